@@ -58,7 +58,7 @@ WAN22_S2V_DETECT = Profile(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One unique picture: its key and the URL to send, as given. The URL may be signed, so it is not shown."""
+    """One unique picture: its key and the URL to send, as given. It may be signed: not shown."""
 
     image_key: str
     url: str = field(repr=False)

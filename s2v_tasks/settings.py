@@ -37,7 +37,9 @@ class Thresholds(Frozen):
         description="screened out as unreachable / unique candidates; catches a broken resolver",
     )
     allow_partial: bool = Field(
-        False, title="Allow a partial data set", description="pictures the budget did not reach are no obstacle"
+        False,
+        title="Allow a partial data set",
+        description="pictures the budget did not reach are no obstacle",
     )
     max_cost_usd: Usd | None = Field(
         None,

@@ -2,8 +2,6 @@
 
 import polars as pl
 
-from s2v_tasks.models import Billing, Outcome
-
 SCHEMA: dict[str, pl.DataType] = {
     "row": pl.Int64(),
     "image_key": pl.String(),

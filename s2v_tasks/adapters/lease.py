@@ -1,0 +1,43 @@
+"""Who holds a run: one process, told by its host, process id and start time."""
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+BEAT_S: Final = 2.0
+DEAD_AFTER_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process. ``owner`` is unique for each lease it takes; the start time tells a reused process id."""
+
+    owner: str
+    host: str
+    pid: int
+    process_start: str
+
+    @classmethod
+    def current(cls) -> "Holder":
+        """This process, for a new lease."""
+        return cls(secrets.token_hex(8), socket.gethostname(), os.getpid(), _start(psutil.Process()))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended; False for one on another host."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return process.status() == psutil.STATUS_ZOMBIE or _start(process) != self.process_start
+        except psutil.NoSuchProcess:
+            return True
+
+
+def _start(process: psutil.Process) -> str:
+    # Seconds after boot: unlike the time of day, it stays the same when the wall clock is set.
+    return f"{process.create_time() - psutil.boot_time():.2f}"

@@ -1,0 +1,234 @@
+"""Stage 1: which rows are pictures at all, and which of them are the same picture.
+
+Rows get the normal form of their URL, a key made of it, and the row they repeat. LazyFrame to LazyFrame; the
+URL that is *sent* stays as given.
+"""
+
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import polars as pl
+
+from s2v_tasks.errors import InputError
+
+MAX_URL_CHARACTERS: Final = 2048
+REFUSALS: Final = frozenset(
+    {"empty_url", "bad_characters", "url_too_long", "not_http", "user_info", "no_host", "malformed_url"}
+)
+"""Every reason for which an address alone is refused, for free."""
+
+SCHEMA: Final[dict[str, pl.DataType]] = {
+    "row": pl.Int64(),
+    "url": pl.String(),
+    "image_key": pl.String(),
+    "reason": pl.String(),
+    "duplicate_of": pl.Int64(),
+}
+"""What ``identify`` returns, in order."""
+
+_PLACED: Final = pl.Struct({"image_key": pl.String, "reason": pl.String})
+_SHOWN_COLUMNS: Final = 20
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+# Lone surrogates can't be encoded; they never come out of polars, but may out of other callers.
+_BAD_CHARACTERS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_HTTP: Final = re.compile(r"https?:", re.IGNORECASE)
+_URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?:#.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+# A label is 1 to 63 characters and one dot may stand at the end: others resolve nowhere.
+_LABEL: Final = r"[^:\[\]\\.]{1,63}"
+_AUTHORITY: Final = re.compile(
+    rf"(?P<host>\[[^\]]*\]|(?:{_LABEL}\.)*{_LABEL}\.?)(?::(?P<port>[0-9]{{0,5}}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How one vendor signs a URL: ``proof`` names that are all there when it did, and what it added.
+
+    ``folded``: the vendor does not mind the case of a name; then all names here are lower case.
+    """
+
+    proof: frozenset[str]
+    names: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    kept: frozenset[str] = frozenset()
+    folded: bool = False
+
+    def added(self, name: str) -> bool:
+        """Whether this parameter only signs, so that it says nothing about the picture."""
+        return (name in self.names or name.startswith(self.prefixes)) and name not in self.kept
+
+
+_OSS_KEPT: Final = frozenset({"x-oss-process"})  # resizes, crops, converts: another picture
+# fmt: off
+_SAS: Final = frozenset({
+    "sig", "sv", "ss", "srt", "sr", "sp", "st", "se", "spr", "sip", "si", "sdd", "ses",
+    "skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid", "scid",
+})
+# fmt: on
+FAMILIES: Final[dict[str, _Family]] = {
+    "aws_v4": _Family(frozenset({"x-amz-signature"}), prefixes=("x-amz-",), folded=True),
+    "aws_v2": _Family(
+        frozenset({"AWSAccessKeyId", "Signature", "Expires"}),
+        frozenset({"AWSAccessKeyId", "Signature", "Expires", "x-amz-security-token"}),
+    ),
+    "google_v4": _Family(frozenset({"x-goog-signature"}), prefixes=("x-goog-",), folded=True),
+    "google_v2": _Family(
+        frozenset({"GoogleAccessId", "Signature", "Expires"}),
+        frozenset({"GoogleAccessId", "Signature", "Expires"}),
+    ),
+    "cloudfront": _Family(
+        frozenset({"Key-Pair-Id", "Signature"}),
+        frozenset({"Key-Pair-Id", "Signature", "Policy", "Expires", "Hash-Algorithm"}),
+    ),
+    "oss_v1": _Family(
+        frozenset({"OSSAccessKeyId", "Signature", "Expires"}),
+        frozenset({"OSSAccessKeyId", "Signature", "Expires", "security-token"}),
+        prefixes=("x-oss-",),
+        kept=_OSS_KEPT,
+    ),
+    "oss_v4": _Family(
+        frozenset({"x-oss-signature"}),
+        frozenset({"security-token"}),
+        prefixes=("x-oss-",),
+        kept=_OSS_KEPT,
+        folded=True,
+    ),
+    "cos": _Family(
+        frozenset({"q-signature"}),
+        frozenset({"q-ak", "q-key-time", "q-header-list", "q-url-param-list", "x-cos-security-token"}),
+        prefixes=("q-sign",),
+        folded=True,
+    ),
+    "azure_sas": _Family(frozenset({"sig", "sv"}), _SAS, folded=True),
+}
+"""Signing parameters by family. The same short names mean other things elsewhere, hence the proof."""
+
+
+def refusal(url: str | None) -> str | None:
+    """Why this address can be refused without asking anyone, a slug of ``REFUSALS``; None: it can't."""
+    if not url:
+        return "empty_url"
+    if _BAD_CHARACTERS.search(url):
+        return "bad_characters"
+    if len(url) > MAX_URL_CHARACTERS:
+        return "url_too_long"
+    if not _HTTP.match(url):
+        return "not_http"
+    parts = _URL.fullmatch(url)
+    authority = parts["authority"] if parts else ""
+    if "@" in authority:
+        return "user_info"
+    if not authority or authority.startswith(":"):
+        return "no_host"
+    return None if _sound(authority) else "malformed_url"
+
+
+def _sound(authority: str) -> bool:
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
+        return False
+    host = parts["host"]
+    if not host.startswith("["):
+        return True
+    try:
+        return ipaddress.IPv6Address(host[1:-1]).scope_id is None
+    except ValueError:
+        return False
+
+
+def normal_form(url: str) -> str:
+    """Return what two URLs of the same picture share; what is kept is kept in order, byte for byte.
+
+    Scheme and host in lower case, without default port, fragment and signing parameters. An address that
+    ``refusal`` names comes back as it is.
+    """
+    parts = _URL.fullmatch(url)
+    authority = _AUTHORITY.fullmatch(parts["authority"]) if parts else None
+    if parts is None or authority is None:
+        return url
+    scheme, host, port = parts["scheme"].lower(), authority["host"].lower(), authority["port"]
+    if port and int(port) != _DEFAULT_PORT[scheme]:
+        host = f"{host}:{int(port)}"
+    return f"{scheme}://{host}{parts['path']}{_unsigned(parts['query'] or '')}"
+
+
+def _unsigned(query: str) -> str:
+    """Return the query, with its question mark, without what a family of signatures added to it."""
+    parameters = [(item.partition("=")[0], item) for item in query[1:].split("&")]
+    exact = {name for name, _ in parameters}
+    lower = {name.lower() for name in exact}
+    signed = [f for f in FAMILIES.values() if f.proof <= (lower if f.folded else exact)]
+    if not signed:
+        return query
+    rest = [
+        item
+        for name, item in parameters
+        if not any(family.added(name.lower() if family.folded else name) for family in signed)
+    ]
+    return "?" + "&".join(rest) if rest else ""
+
+
+def image_key(url: str) -> str:
+    """Return the picture's key: 128 bits of blake2b over the normal form, as 32 hex characters."""
+    return blake2b(normal_form(url).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def _place(urls: pl.Series) -> pl.Series:
+    """Key or reason for each URL of a batch."""
+    reasons = [refusal(url) for url in urls]
+    keys = [image_key(url) if why is None else None for url, why in zip(urls, reasons, strict=True)]
+    return pl.DataFrame({"image_key": keys, "reason": reasons}, schema=_PLACED.to_schema()).to_struct(
+        "placed"
+    )
+
+
+def identify(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
+    """Give each row its number, its key and the row it repeats.
+
+    The result has the columns of ``SCHEMA`` and every row, in order. ``image_key`` is null where ``reason`` says why the address is refused; ``duplicate_of`` is the first row
+    with the same key, null for that first row itself.
+    """
+    placed = pl.col("url").map_batches(_place, return_dtype=_PLACED, is_elementwise=True)
+    first = pl.col("row").min().over("image_key")
+    repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
+    return (
+        rows.select(pl.col(url_column).alias("url"))
+        .with_row_index("row")
+        .select(pl.col("row").cast(pl.Int64), "url", placed.alias("placed"))
+        .unnest("placed")
+        .with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
+    )
+
+
+def fresh(identified: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the pictures to look at, each once, in order: columns ``image_key``, ``url``, ``row``."""
+    wanted = pl.col("reason").is_null() & pl.col("duplicate_of").is_null()
+    return identified.filter(wanted).select("image_key", "url", "row")
+
+
+def check_columns(
+    schema: pl.Schema, url_column: str, added: Collection[str], segment_column: str | None = None
+) -> None:
+    """Refuse an input that can't be worked on; ``added`` are the columns that a run puts behind its own.
+
+    Raises:
+        InputError: a column is missing, the URLs are no strings, or a name is taken.
+    """
+    for wanted in (url_column, segment_column):
+        if wanted is not None and wanted not in schema:
+            names = ", ".join(list(schema)[:_SHOWN_COLUMNS]) or "none"
+            more = f" and {len(schema) - _SHOWN_COLUMNS} more" if len(schema) > _SHOWN_COLUMNS else ""
+            raise InputError(f"the candidates have no column {wanted!r}; they have: {names}{more}")
+    if schema[url_column] != pl.String:
+        raise InputError(f"column {url_column!r} must hold strings, it holds {schema[url_column]}")
+    taken = [name for name in schema if name in added]
+    if taken:
+        names = ", ".join(map(repr, taken))
+        raise InputError(f"the candidates have column {names}, which a run adds itself: rename it")

@@ -1,0 +1,116 @@
+"""Stage 4: the money rules. Pure; the database adapter keeps what they say, in one transaction each.
+
+An attempt is one call, reserved before it leaves and settled with its answer::
+
+    reserved ──> billed        an answer came, and it costs
+        ├──────> not_billed    an answer came, and it is free; or the call never left
+        └──────> unknown       no answer, or its run died: counts at full price
+    unknown ───> billed | not_billed    the answer came late after all
+
+What counts against a budget is ``reserved + billed + unknown``, in whole pictures, so a cap is met exactly
+and never passed.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from s2v_tasks.detect import NO_ANSWER, Answer, Kind
+from s2v_tasks.models import Billing, Outcome, Verdict
+from s2v_tasks.settings import OnUnknown
+
+
+class State(StrEnum):
+    """The state of an attempt."""
+
+    RESERVED = "reserved"
+    BILLED = "billed"
+    NOT_BILLED = "not_billed"
+    UNKNOWN = "unknown"
+
+
+MOVES: Final[frozenset[tuple[State, State]]] = frozenset(
+    {
+        (State.RESERVED, State.BILLED),
+        (State.RESERVED, State.NOT_BILLED),
+        (State.RESERVED, State.UNKNOWN),
+        (State.UNKNOWN, State.BILLED),
+        (State.UNKNOWN, State.NOT_BILLED),
+    }
+)
+"""The moves an attempt may make; every other one is refused."""
+
+CHARGED: Final = frozenset({State.RESERVED, State.BILLED, State.UNKNOWN})
+"""The states that count against a budget."""
+
+MICRO_USD: Final = 1_000_000
+LOST_ANSWERS_ALLOWED: Final[dict[OnUnknown, int]] = {"retry": 2, "assume-paid": 1}
+"""How many answers may be lost for one picture, over all runs of a ledger, before it is asked no more."""
+
+
+def images_bought(budget_usd: float, price_micro_usd: int) -> int:
+    """Whole pictures that ``budget_usd`` buys; exact, as if the amount were written in decimals."""
+    return int(Decimal(repr(budget_usd)) * MICRO_USD // price_micro_usd)
+
+
+def usd(micro_usd: int) -> float:
+    """An amount of the ledger in USD."""
+    return micro_usd / MICRO_USD
+
+
+def settled_state(answer: Answer) -> State:
+    """The state an answer moves its attempt to."""
+    return State(answer.billing.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger knows about one picture.
+
+    ``verdict`` is the remembered answer, if any; ``verdict_run`` the run that paid for it; ``calls_run`` and
+    ``charges_run`` count the asking run's attempts, ``charges`` everybody's, ``lost`` the unknown ones.
+    """
+
+    image_key: str
+    verdict: Verdict | None = None
+    verdict_run: str | None = None
+    calls_run: int = 0
+    charges_run: int = 0
+    charges: int = 0
+    lost: int = 0
+
+    def is_exhausted(self, on_unknown: OnUnknown) -> bool:
+        """Whether so many answers were lost that the picture is asked no more."""
+        return self.verdict is None and self.lost >= LOST_ANSWERS_ALLOWED[on_unknown]
+
+
+def verdict_of(image_key: str, answer: Answer) -> Verdict:
+    """The verdict that an answer gives if no further attempt is made; charges are added by `with_charges`."""
+    return Verdict(
+        image_key,
+        answer.outcome,
+        NO_ANSWER if answer.outcome is Outcome.UNKNOWN else answer.reason,
+        check_pass=answer.check_pass,
+        humanoid=answer.humanoid,
+        code=answer.code,
+        message=answer.message,
+        request_id=answer.request_id,
+        http_status=answer.http_status,
+        billing=answer.billing,
+    )
+
+
+def lost_verdict(image_key: str) -> Verdict:
+    """The verdict on a picture whose answers were lost too often to ask again."""
+    return Verdict(image_key, Outcome.UNKNOWN, NO_ANSWER, billing=Billing.UNKNOWN)
+
+
+def unasked(image_key: str, reason: str) -> Verdict:
+    """The verdict on a picture that was not asked: ``budget_spent`` or ``run_stopped``."""
+    return Verdict(image_key, Outcome.UNSPENT, reason)
+
+
+def is_success(answer: Answer) -> bool:
+    """Whether the service works: it gave an answer about the picture, whatever it says."""
+    return answer.kind in {Kind.VERDICT, Kind.IMAGE, Kind.ORIGIN}
