@@ -184,16 +184,16 @@ def _place(urls: pl.Series) -> pl.Series:
     """Key or reason for each URL of a batch."""
     reasons = [refusal(url) for url in urls]
     keys = [image_key(url) if why is None else None for url, why in zip(urls, reasons, strict=True)]
-    return pl.DataFrame({"image_key": keys, "reason": reasons}, schema=_PLACED.to_schema()).to_struct(
-        "placed"
-    )
+    placed = pl.DataFrame({"image_key": keys, "reason": reasons}, schema=_PLACED.to_schema())
+    return placed.to_struct(urls.name)
 
 
 def identify(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
     """Give each row its number, its key and the row it repeats.
 
-    The result has the columns of ``SCHEMA`` and every row, in order. ``image_key`` is null where ``reason`` says why the address is refused; ``duplicate_of`` is the first row
-    with the same key, null for that first row itself.
+    The result has the columns of ``SCHEMA`` and every row, in order. ``image_key`` is null where ``reason``
+    says why the address is refused; ``duplicate_of`` is the first row with the same key, null for that first
+    row itself.
     """
     placed = pl.col("url").map_batches(_place, return_dtype=_PLACED, is_elementwise=True)
     first = pl.col("row").min().over("image_key")
