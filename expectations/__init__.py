@@ -1,1 +1,4 @@
-"""The Great Expectations suites behind the gate; thresholds are parameters, ``meta.why`` says what each is for."""
+"""The Great Expectations suites behind the gate, as JSON; thresholds are parameters.
+
+In an expectation's ``meta``: ``name`` as in reports, ``wants`` its threshold in words, ``why`` it is there.
+"""

@@ -1,4 +1,4 @@
-"""Stage 6: is this data set good enough, and cheap enough? Facts and thresholds in, a report out; fails closed.
+"""Stage 6: is this data set good enough, and cheap enough? Facts and limits in, a report out; fails closed.
 
 The suites in ``expectations/`` say what must hold, Great Expectations judges them (``adapters/gx.py``). Here
 are the numbers they judge and what follows from the judgement. Uniqueness is checked here as well: inside
@@ -12,8 +12,9 @@ import polars as pl
 
 from s2v_tasks.errors import ConservationError
 from s2v_tasks.models import WAN22_S2V_DETECT, Expectation, Facts, GateReport, Outcome, Profile
-UNREACHABLE = frozenset({"not_found", "no_such_host", "refused", "timeout"})
 from s2v_tasks.settings import Thresholds
+
+UNREACHABLE = frozenset({"not_found", "no_such_host", "refused", "timeout"})
 
 SUITES = ("verdicts", "gate")
 """The suites behind the gate, by name: the first judges the table of verdicts, the second the facts."""
@@ -149,7 +150,7 @@ def _tallies() -> list[pl.Expr]:
 
 
 def _with_shares(tallies: pl.LazyFrame) -> pl.LazyFrame:
-    """The shares and the amounts in USD; each a single division, so that it equals the number one would write."""
+    """Shares, and amounts in USD; each by one division, so that it equals the number as one writes it."""
     attempted, unique, passed, paid = (pl.col(c) for c in ("attempted", "unique", "passed", "paid_micro"))
     per_approved = (
         pl.when(passed > 0)

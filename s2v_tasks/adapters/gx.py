@@ -26,23 +26,19 @@ from s2v_tasks.verdicts import SCHEMA
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuite, ExpectationValidationResult
-    from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 
 Parameters = Mapping[str, float | int | None]
 
 WITHHELD = frozenset({"message"})
-"""Columns that are not handed over: the vendor's text may quote a URL."""
+"""Columns of the verdict schema that are not handed over: the vendor's text may quote a URL."""
 
 _ONE_AT_A_TIME = threading.Lock()  # Great Expectations keeps one current context per process
-_ROW = "row"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One expectation of a suite as its file has it.
-
-    ``wants`` are the words for its threshold, with parameters in braces; ``kwargs`` what it is judged by.
-    """
+    """One expectation as its file has it; ``wants`` are words for its threshold, parameters in braces."""
 
     name: str
     wants: str
@@ -50,15 +46,15 @@ class Rule:
 
     def threshold(self, parameters: Parameters) -> str:
         """What is wanted, in words; a limit that is None is no limit."""
-        named = {field for _, field, _, _ in Formatter().parse(self.wants) if field}
-        if any(parameters[field] is None for field in named):
+        limits = {field: parameters[field] for _, field, _, _ in Formatter().parse(self.wants) if field}
+        if None in limits.values():
             return "no limit"
-        return self.wants.format(**{field: _number(parameters[field]) for field in named})
+        return self.wants.format(**{field: _number(limit) for field, limit in limits.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite's file: its rules in order, and the text as Great Expectations takes it."""
+    """A suite's file: its rules in order, and its content as Great Expectations takes it."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -84,13 +80,16 @@ def judge(
     folder = suites if suites is not None else resources.files("s2v_tasks.expectations")
     loaded = [read_suite(folder, name, parameters) for name in SUITES]
     own = verdicts.select(name for name in SCHEMA if name in verdicts.columns and name not in WITHHELD)
+    judged: list[Expectation] = []
     with _ONE_AT_A_TIME:
         context = _open_context(docs_dir)
-        return tuple(
-            expectation
-            for suite, frame in zip(loaded, (own, facts), strict=True)
-            for expectation in _judge_suite(context, suite, frame, parameters)
-        )
+        for suite, frame in zip(loaded, (own, facts), strict=True):
+            results = _validate(context, suite, frame, parameters)
+            for rule in suite.rules:
+                success, threshold = results[rule.name].success is True, rule.threshold(parameters)
+                observed, segment = _observed(rule, results[rule.name].result, frame)
+                judged.append(Expectation(suite.name, rule.name, success, observed, threshold, segment))
+    return tuple(judged)
 
 
 def read_suite(folder: Traversable, name: str, parameters: Parameters) -> Suite:
@@ -102,44 +101,36 @@ def read_suite(folder: Traversable, name: str, parameters: Parameters) -> Suite:
     """
     try:
         content = json.loads(folder.joinpath(f"{name}.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _broken(name, f"{name}.json can't be read ({type(error).__name__})") from error
-    except ValueError as error:
-        raise _broken(name, f"{name}.json is not JSON ({error})") from error
-    try:
-        if content["name"] != name or not content["expectations"]:
-            raise _broken(name, "it has another name or no expectations, and an empty suite passes everything")
         rules = tuple(
-            Rule(item["meta"]["name"], item["meta"]["wants"], item["kwargs"]) for item in content["expectations"]
+            Rule(item["meta"]["name"], item["meta"]["wants"], item["kwargs"])
+            for item in content["expectations"]
         )
-        for rule in rules:
-            _ = [parameters[used] for used in _parameters_in(rule.kwargs)], rule.threshold(parameters)
-    except (KeyError, TypeError, AttributeError) as error:
-        why = "each expectation needs kwargs and meta with name and wants, each $PARAMETER a value"
-        raise _broken(name, f"{error} is missing or misplaced; {why}") from error
+    except OSError as error:
+        raise _broken(name, f"the file can't be read ({type(error).__name__})") from error
+    except ValueError as error:
+        raise _broken(name, f"it is not JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        shape = "expectations, each with kwargs and a meta with name and wants"
+        raise _broken(name, f"it must hold {shape} ({type(error).__name__}: {error})") from error
+    if not rules:
+        raise _broken(name, "it has no expectations")
     if len({rule.name for rule in rules}) < len(rules):
-        raise _broken(name, "two expectations have the same meta.name")
+        raise _broken(name, "two of its expectations have the same name")
+    for rule in rules:
+        try:
+            _ = [parameters[used] for used in _parameters_in(rule.kwargs)], rule.threshold(parameters)
+        except (KeyError, IndexError, ValueError) as error:
+            raise _broken(name, f"{rule.name} uses a parameter that nobody gives ({error})") from error
     return Suite(name, rules, content)
-
-
-def _judge_suite(
-    context: "EphemeralDataContext", suite: Suite, frame: pl.DataFrame, parameters: Parameters
-) -> Iterator[Expectation]:
-    results = _validate(context, suite, frame, parameters)
-    for rule in suite.rules:
-        result = results[rule.name]
-        observed, segment = _observed(rule, result.result, frame)
-        yield Expectation(
-            suite.name, rule.name, result.success is True, observed, rule.threshold(parameters), segment
-        )
 
 
 def _validate(
     context: "EphemeralDataContext", suite: Suite, frame: pl.DataFrame, parameters: Parameters
 ) -> "dict[str, ExpectationValidationResult]":
     """Run the suite through a checkpoint that renders its page; results by name, one for each rule."""
-    import great_expectations as gx  # noqa: PLC0415 - see the module's docstring
-    from great_expectations.checkpoint import UpdateDataDocsAction  # noqa: PLC0415
+    import great_expectations as gx
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction
+    from great_expectations.exceptions.exceptions import GreatExpectationsError
 
     name = suite.name
     try:
@@ -151,33 +142,32 @@ def _validate(
             name=name,
             validation_definitions=[context.validation_definitions.add(definition)],
             actions=[UpdateDataDocsAction(name="data_docs")],
+            # A value that is not as it should be may be anything, a URL too: the page shows how many.
+            result_format={"result_format": "SUMMARY", "exclude_unexpected_values": True},
         )
         run = context.checkpoints.add(checkpoint).run(
             batch_parameters={"dataframe": frame.to_pandas()}, expectation_parameters=dict(parameters)
         )
-    except gx.exceptions.GreatExpectationsError as error:
-        raise _broken(name, str(error)) from error
-    (outcome,) = run.run_results.values()
-    results = {result.expectation_config.meta["name"]: result for result in outcome.results}
-    if set(results) != {rule.name for rule in suite.rules}:
-        raise _broken(name, "not every expectation was judged")
-    for rule_name, result in results.items():
-        if trouble := next(_exceptions(result.exception_info), None):
-            raise _broken(name, f"{rule_name} could not be judged ({trouble})")
+    except (TypeError, ValueError, GreatExpectationsError) as error:
+        raise _broken(name, f"Great Expectations refuses it ({' '.join(str(error).split())})") from error
+    (validated,) = run.run_results.values()
+    results = {result.expectation_config.meta["name"]: result for result in validated.results}
+    for rule in suite.rules:
+        if rule.name not in results:
+            raise _broken(name, f"{rule.name} was not judged")
+        if trouble := next(_exceptions(results[rule.name].exception_info), None):
+            raise _broken(name, f"{rule.name} could not be judged ({trouble})")
     return results
 
 
 def _load(context: "EphemeralDataContext", suite: Suite) -> "ExpectationSuite":
-    """Build the suite and compare it with its file: unknown types and severities are dropped with a log line."""
-    import great_expectations as gx  # noqa: PLC0415
+    """Build the suite and compare it with its file: what has an unknown type or severity is only logged."""
+    import great_expectations as gx
 
-    try:
-        built = gx.ExpectationSuite(**suite.content)
-    except (TypeError, ValueError, gx.exceptions.GreatExpectationsError) as error:
-        raise _broken(suite.name, " ".join(str(error).split())) from error
-    kept = {expectation.meta["name"] for expectation in built.expectations}
+    built = gx.ExpectationSuite(**suite.content)
+    kept = {(expectation.meta or {}).get("name") for expectation in built.expectations}
     if lost := [rule.name for rule in suite.rules if rule.name not in kept]:
-        raise _broken(suite.name, f"Great Expectations does not know the type or severity of {', '.join(lost)}")
+        raise _broken(suite.name, f"type or severity is unknown of: {', '.join(lost)}")
     return context.suites.add(built)
 
 
@@ -186,66 +176,59 @@ def _open_context(docs_dir: Path) -> "EphemeralDataContext":
     # Whoever handles keys and signed URLs reports nothing, unless the user turned it on.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     with warnings.catch_warnings():
-        # Python's own, for a module that Great Expectations imports.
-        warnings.filterwarnings("ignore", "module 'sre_constants' is deprecated", DeprecationWarning)
-        import great_expectations as gx  # noqa: PLC0415
-        from great_expectations.data_context.types.base import (  # noqa: PLC0415
-            DataContextConfig,
-            InMemoryStoreBackendDefaults,
-            ProgressBarsConfig,
-        )
+        # Python's own, for two modules that Great Expectations imports.
+        warnings.filterwarnings("ignore", "module 'sre_", DeprecationWarning)
+        import great_expectations as gx
+        from great_expectations.data_context.types import base
+    files = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_dir.resolve())}
     site = {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(docs_dir.resolve()),
-        },
+        "store_backend": files,
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
-    config = DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(),
+    config = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(),
         data_docs_sites={"data_docs": site},
-        progress_bars=ProgressBarsConfig(globally=False),
+        progress_bars=base.ProgressBarsConfig(globally=False),
     )
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
 def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.DataFrame) -> tuple[str, str | None]:
-    """What was seen, in words, and in which segment: of the facts the worst value, of the verdicts how many rows."""
-    if "segment" in frame.columns and {"min_value", "max_value"} & rule.kwargs.keys():
-        return _worst(rule, frame)
+    """What was seen, and in which segment: of the facts the worst value, of the verdicts how many rows."""
+    limits = {"min_value", "max_value"} & rule.kwargs.keys()
+    if limits and "segment" in frame.columns and "row_condition" not in rule.kwargs:
+        return _worst(rule.kwargs["column"], frame, largest="max_value" in limits)
     if mismatched := result.get("details", {}).get("mismatched"):
         return "; ".join(f"{kind} {', '.join(names)}" for kind, names in mismatched.items()), None
     if "unexpected_count" not in result:
-        return _number(result["observed_value"]), None
+        seen = result.get("observed_value")
+        return (f"{len(seen)} in all" if isinstance(seen, list) else _number(seen)), None
     count, rows = result["unexpected_count"], result["element_count"]
     if not count:
-        return f"0 of {rows} rows otherwise", None
+        return f"so in all {rows} rows", None
     first = frame.row(result["partial_unexpected_index_list"][0], named=True)
-    where = f", first in row {first[_ROW]}" if _ROW in first else ""
-    return f"{count} of {rows} rows otherwise{where}", first.get("segment")
+    where = f", first in row {first['row']}" if "row" in first else ""
+    return f"not so in {count} of {rows} rows{where}", first.get("segment")
 
 
-def _worst(rule: Rule, facts: pl.DataFrame) -> tuple[str, str | None]:
-    """The value nearest to its limit or furthest beyond it; the first such row, so overall before a segment."""
-    column = rule.kwargs["column"]
+def _worst(column: str, facts: pl.DataFrame, *, largest: bool) -> tuple[str, str | None]:
+    """The value furthest to its limit; of equal ones the first row's, so overall before a segment."""
     known = facts.filter(pl.col(column).is_not_null())
     if known.is_empty():
         return "nothing", None
-    worst = known.sort(column, descending="max_value" in rule.kwargs, maintain_order=True).row(0, named=True)
+    worst = known.sort(column, descending=largest, maintain_order=True).row(0, named=True)
     return _number(worst[column]), worst["segment"]
 
 
 def _parameters_in(value: object) -> Iterator[str]:
     """The names of all ``{"$PARAMETER": name}`` inside."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "$PARAMETER":
-                yield inner
-            else:
-                yield from _parameters_in(inner)
-    elif isinstance(value, list):
+        if "$PARAMETER" in value:
+            yield value["$PARAMETER"]
+        value = list(value.values())
+    if isinstance(value, list):
         for inner in value:
             yield from _parameters_in(inner)
 
@@ -260,12 +243,8 @@ def _exceptions(info: object) -> Iterator[str]:
 
 
 def _number(value: object) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} of them" if len(value) > 3 else ", ".join(map(str, value))
-    if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return str(value)
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _broken(suite: str, why: str) -> SuiteError:
-    return SuiteError(f"suite {suite}: {why}; mend expectations/{suite}.json, nothing passes a broken suite")
+    return SuiteError(f"suite {suite}: {why}; nothing passes a broken suite, mend {suite}.json")
