@@ -12,9 +12,8 @@ import polars as pl
 
 from s2v_tasks.errors import ConservationError
 from s2v_tasks.models import WAN22_S2V_DETECT, Expectation, Facts, GateReport, Outcome, Profile
+from s2v_tasks.screen import UNREACHABLE
 from s2v_tasks.settings import Thresholds
-
-UNREACHABLE = frozenset({"not_found", "no_such_host", "refused", "timeout"})
 
 SUITES = ("verdicts", "gate")
 """The suites behind the gate, by name: the first judges the table of verdicts, the second the facts."""

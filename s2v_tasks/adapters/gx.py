@@ -77,7 +77,7 @@ def judge(
         SuiteError: a suite can't be read, has lost expectations, or could not be judged as written.
 
     """
-    folder = suites if suites is not None else resources.files("s2v_tasks.expectations")
+    folder = suites or resources.files("s2v_tasks.expectations")
     loaded = [read_suite(folder, name, parameters) for name in SUITES]
     own = verdicts.select(name for name in SCHEMA if name in verdicts.columns and name not in WITHHELD)
     judged: list[Expectation] = []
@@ -118,7 +118,10 @@ def read_suite(folder: Traversable, name: str, parameters: Parameters) -> Suite:
         raise _broken(name, "two of its expectations have the same name")
     for rule in rules:
         try:
-            _ = [parameters[used] for used in _parameters_in(rule.kwargs)], rule.threshold(parameters)
+            _ = (
+                [parameters[used] for used in _values_of("$PARAMETER", rule.kwargs)],
+                rule.threshold(parameters),
+            )
         except (KeyError, IndexError, ValueError) as error:
             raise _broken(name, f"{rule.name} uses a parameter that nobody gives ({error})") from error
     return Suite(name, rules, content)
@@ -142,21 +145,27 @@ def _validate(
             name=name,
             validation_definitions=[context.validation_definitions.add(definition)],
             actions=[UpdateDataDocsAction(name="data_docs")],
-            # A value that is not as it should be may be anything, a URL too: the page shows how many.
-            result_format={"result_format": "SUMMARY", "exclude_unexpected_values": True},
+            # A wrong value in the verdicts may be anything, a URL too: their page only counts them.
+            result_format={"result_format": "SUMMARY", "exclude_unexpected_values": name == SUITES[0]},
         )
         run = context.checkpoints.add(checkpoint).run(
             batch_parameters={"dataframe": frame.to_pandas()}, expectation_parameters=dict(parameters)
         )
     except (TypeError, ValueError, GreatExpectationsError) as error:
-        raise _broken(name, f"Great Expectations refuses it ({' '.join(str(error).split())})") from error
+        raise _broken(name, f"Great Expectations refuses it ({error})") from error
     (validated,) = run.run_results.values()
-    results = {result.expectation_config.meta["name"]: result for result in validated.results}
+    results = {
+        config.meta["name"]: result
+        for result in validated.results
+        if (config := result.expectation_config) is not None
+    }
     for rule in suite.rules:
         if rule.name not in results:
             raise _broken(name, f"{rule.name} was not judged")
-        if trouble := next(_exceptions(results[rule.name].exception_info), None):
-            raise _broken(name, f"{rule.name} could not be judged ({trouble})")
+        trouble = results[rule.name].exception_info
+        if any(_values_of("raised_exception", trouble)):
+            said = "; ".join(filter(None, _values_of("exception_message", trouble)))
+            raise _broken(name, f"{rule.name} could not be judged ({said})")
     return results
 
 
@@ -208,9 +217,11 @@ def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.DataFrame) -> tup
     count, rows = result["unexpected_count"], result["element_count"]
     if not count:
         return f"so in all {rows} rows", None
-    first = frame.row(result["partial_unexpected_index_list"][0], named=True)
-    where = f", first in row {first['row']}" if "row" in first else ""
-    return f"not so in {count} of {rows} rows{where}", first.get("segment")
+    observed, indices = f"not so in {count} of {rows} rows", result.get("partial_unexpected_index_list")
+    if not indices:
+        return observed, None
+    first = frame.row(indices[0], named=True)
+    return observed + (f", first in row {first['row']}" if "row" in first else ""), first.get("segment")
 
 
 def _worst(column: str, facts: pl.DataFrame, *, largest: bool) -> tuple[str, str | None]:
@@ -222,24 +233,15 @@ def _worst(column: str, facts: pl.DataFrame, *, largest: bool) -> tuple[str, str
     return _number(worst[column]), worst["segment"]
 
 
-def _parameters_in(value: object) -> Iterator[str]:
-    """The names of all ``{"$PARAMETER": name}`` inside."""
-    if isinstance(value, dict):
-        if "$PARAMETER" in value:
-            yield value["$PARAMETER"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _parameters_in(inner)
-
-
-def _exceptions(info: object) -> Iterator[str]:
-    """What went wrong in an expectation; Great Expectations tells it flat, or once per metric."""
-    if isinstance(info, dict):
-        if info.get("raised_exception"):
-            yield str(info.get("exception_message"))
-        for inner in info.values():
-            yield from _exceptions(inner)
+def _values_of(key: str, inside: object) -> Iterator[Any]:
+    """What ``key`` stands for, wherever it is in nested dictionaries and lists."""
+    if isinstance(inside, dict):
+        if key in inside:
+            yield inside[key]
+        inside = list(inside.values())
+    if isinstance(inside, list):
+        for inner in inside:
+            yield from _values_of(key, inner)
 
 
 def _number(value: object) -> str:
@@ -247,4 +249,6 @@ def _number(value: object) -> str:
 
 
 def _broken(suite: str, why: str) -> SuiteError:
-    return SuiteError(f"suite {suite}: {why}; nothing passes a broken suite, mend {suite}.json")
+    return SuiteError(
+        f"suite {suite}: {' '.join(why.split())}; nothing passes a broken suite, mend {suite}.json"
+    )
