@@ -167,7 +167,14 @@ class Judge:
                 return await _read(response)
         except (TimeoutError, httpx.TimeoutException):
             return error("InvalidURL.Timeout", "fetch:timeout")
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError):
+        except (
+            httpx.InvalidURL,
+            httpx.UnsupportedProtocol,
+            httpx.LocalProtocolError,
+            OverflowError,
+            ValueError,
+        ):
+            # The last two: a port or a host name that only the resolver finds impossible.
             return error("InvalidURL", "fetch:url")
         except httpx.TooManyRedirects:
             return error("InvalidURL", "fetch:redirects")

@@ -15,9 +15,9 @@ class EmulatorOptions:
 
     ``port`` 0 takes a free one. ``window`` is one of `windows.WINDOW_NAMES`, ``limit`` in calls per second,
     None for no limit. ``api_key`` None accepts any key that is not empty. Every judged call takes
-    ``latency_s`` plus up to ``jitter_s`` seconds. ``faults`` are records or their text. ``seed``
-    repeats jitter and faults. ``invoice_path`` gets the invoice as JSON lines. With ``judge_pictures`` False pictures are not fetched,
-    only their names are looked at; else a fetch may take ``fetch_timeout_s``.
+    ``latency_s`` plus up to ``jitter_s`` seconds. ``faults`` are records or their text. ``seed`` repeats
+    jitter and faults. ``invoice_path`` gets the invoice as JSON lines. With ``judge_pictures`` False
+    pictures are not fetched, only their names are looked at; else a fetch may take ``fetch_timeout_s``.
 
     Raises:
         UsageError: a value that can't be.

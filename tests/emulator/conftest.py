@@ -1,0 +1,32 @@
+"""One emulator for the room's tests, and a client that asks it as a caller would."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from emulator_caller import Caller
+
+from s2v_tasks.emulator import Emulator, EmulatorOptions
+
+# Found here too where the package is not installed, so that nobody knows its entry point.
+from s2v_tasks.emulator.fixture import s2v_emulator, s2v_emulator_factory  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def http_client() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_emulator() -> Iterator[Emulator]:
+    with Emulator(EmulatorOptions(limit=None, fetch_timeout_s=0.5)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def caller(shared_emulator: Emulator, http_client: httpx.Client) -> Caller:
+    """A caller of an emulator without a rate limit, freshly reset."""
+    shared_emulator.set_faults([])
+    shared_emulator.reset()
+    return Caller(shared_emulator, http_client)
