@@ -61,7 +61,7 @@ def _user_agent() -> str:
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """How to fetch. ``timeout_s`` and ``max_bytes`` bound all that is done for one picture, waiting in line apart.
+    """How to fetch. ``timeout_s`` and ``max_bytes`` are for one picture in all, waiting in line apart.
 
     ``allow_private_hosts`` opens private and loopback addresses, never link-local and metadata ones.
     """
@@ -77,7 +77,7 @@ class FetchOptions:
     user_agent: str = field(default_factory=_user_agent)
 
 
-class _Unreached(Exception):  # noqa: N818 - a way out of a look, not an error that anyone sees
+class _Unreached(Exception):
     """The look ended before an answer: a trouble, or the reason for a refusal."""
 
     def __init__(self, why: Trouble | str) -> None:
@@ -260,8 +260,8 @@ class _Look:
             return self._screened("malformed_url")
         clock, left = asyncio.get_running_loop().time, self._options.timeout_s
         for _ in range(self._options.max_redirects + 1):
-            # Nothing is held while waiting for a host's turn, so neither hosts that redirect to each other nor
-            # a slow one can stop the rest; and the picture's time runs only while it is being asked for.
+            # Nothing is held while waiting for a host's turn: neither hosts that redirect to each other nor a
+            # slow one can stop the rest. And a picture's time runs only while it is being asked for.
             async with self._host(url) as host, host.turns, self._fetcher.in_flight:
                 began = clock()
                 async with asyncio.timeout(left):
@@ -305,8 +305,9 @@ class _Look:
                 await response.aclose()
             if isinstance(seen, Screened):
                 return seen
-            # Twice as much at least: so a header in many small pieces takes few requests.
-            end = min(max(seen.total_bytes, 2 * len(self._data)), self._options.max_bytes)
+            # With room for what follows a long segment, and twice as much at least: few requests suffice.
+            room = seen.total_bytes + self._options.first_bytes
+            end = min(max(room, 2 * len(self._data)), self._options.max_bytes)
 
     def _headers(self, url: httpx.URL, end: int | None) -> list[tuple[str, str]]:
         headers = [

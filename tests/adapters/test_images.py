@@ -1,0 +1,673 @@
+"""The image fetcher against real servers on loopback, that behave and misbehave as told."""
+
+import asyncio
+import datetime
+import io
+import logging
+import re
+import socket
+import ssl
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from PIL import Image
+
+from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
+from s2v_tasks.errors import S2VError
+from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Screened
+
+OPTIONS = FetchOptions(allow_private_hosts=True, timeout_s=2.0, connect_timeout_s=1.0)
+SECRET = "X-Amz-Signature=sesame"  # noqa: S105 - what must not be seen in a log
+KEY = "k" * 32
+
+
+def jpeg(width: int = 512, height: int = 600, exif_bytes: int = 0) -> bytes:
+    out, tags = io.BytesIO(), Image.Exif()
+    tags[0x010E] = "x" * exif_bytes
+    Image.new("RGB", (width, height)).save(out, "JPEG", exif=tags.tobytes())
+    return out.getvalue()
+
+
+GOOD = jpeg()
+KEPT = Screened(KEY, None, 512, 600, "jpeg")
+UNKNOWN = Screened(KEY)
+
+
+@dataclass
+class Asked:
+    """One request as it came in."""
+
+    target: str
+    headers: dict[str, str]
+    connection: int
+
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """First and last byte asked for."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        return (int(found[1]), int(found[2])) if found else None
+
+
+Answer = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    """A raw HTTP server: ``answer`` writes what it likes; what was asked is kept."""
+
+    answer: Answer
+    port: int = 0
+    connections: int = 0
+    open: int = 0
+    busy: int = 0
+    most_busy: int = 0
+    asked: list[Asked] = field(default_factory=list)
+
+    def url(self, target: str = "/p.jpg", host: str = "pictures.test", scheme: str = "http") -> str:
+        """Return a URL of this server, under any name."""
+        return f"{scheme}://{host}:{self.port}{target}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection's requests."""
+        self.connections, self.open = self.connections + 1, self.open + 1
+        number = self.connections
+        try:
+            while not writer.is_closing():
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                pairs = (line.split(": ", 1) for line in head[1:] if line)
+                asked = Asked(head[0].split()[1], {name.lower(): value for name, value in pairs}, number)
+                self.asked.append(asked)
+                self.busy += 1
+                self.most_busy = max(self.busy, self.most_busy)
+                try:
+                    await self.answer(asked, writer)
+                finally:
+                    self.busy -= 1
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the fetcher went away, as it may
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def all_closed(self) -> bool:
+        """Wait a second at most for the last connection to go."""
+        for _ in range(100):
+            if not self.open:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+
+@asynccontextmanager
+async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    server = Server(answer)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        assert await server.all_closed(), "a connection was left open"
+
+
+async def write(writer: asyncio.StreamWriter, status: int, body: bytes = b"", **headers: object) -> None:
+    headers = {"content_length": len(body)} | headers
+    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items() if value is not None]
+    writer.write(f"HTTP/1.1 {status} X\r\n{''.join(lines)}\r\n".encode() + body)
+    await writer.drain()
+
+
+def answering(status: int, body: bytes = b"", **headers: object) -> Answer:
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await write(writer, status, body, **headers)
+
+    return answer
+
+
+def file(data: bytes) -> Answer:
+    """Serve a file as good servers do, ranges included."""
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        start, end = asked.range or (0, len(data) - 1)
+        if asked.range is None:
+            await write(writer, 200, data)
+        elif start >= len(data):
+            await write(writer, 416, content_range=f"bytes */{len(data)}")
+        else:
+            end = min(end, len(data) - 1)
+            span = f"bytes {start}-{end}/{len(data)}"
+            await write(writer, 206, data[start : end + 1], content_range=span)
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """Answer each request in another way, the last one from then on."""
+    left = list(answers)
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(asked, writer)
+
+    return answer
+
+
+async def hang_up(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def local(host: str, port: int) -> Sequence[str]:
+    return ["127.0.0.1"]
+
+
+async def look(*urls: str, options: FetchOptions = OPTIONS, resolver=local, tls=None) -> list[Screened]:
+    async with ImageFetcher(options, WAN22_S2V_DETECT, resolver, tls) as fetcher:
+        return await fetcher.screen([Candidate(KEY, url) for url in urls])
+
+
+async def test_a_picture_is_kept_with_its_sides_from_one_small_range() -> None:
+    """Four kilobytes are asked for, plainly: no cookie, no compression, the host by its name."""
+    async with serving(file(GOOD)) as server:
+        assert await look(server.url("/p.jpg?" + SECRET + "#top")) == [KEPT]
+    [asked] = server.asked
+    assert asked.target == "/p.jpg?" + SECRET
+    assert asked.headers.pop("user-agent").startswith("s2v-tasks")
+    assert asked.headers == {
+        "host": f"pictures.test:{server.port}",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "range": "bytes=0-4095",
+    }
+
+
+async def test_a_long_header_is_followed_by_ranges_on_one_connection() -> None:
+    """Only the missing bytes are asked for, and the connection is used again."""
+    data = jpeg(exif_bytes=60_000)
+    async with serving(file(data)) as server:
+        assert await look(server.url()) == [KEPT]
+    first, second = (asked.range for asked in server.asked)
+    assert first == (0, 4095)
+    assert second is not None
+    assert second[0] == 4096
+    assert 60_000 < second[1] < 66_000
+    assert server.connections == 1
+
+
+async def test_a_header_in_thousands_of_pieces_takes_few_requests() -> None:
+    """Ranges grow, so that small segments are not fetched one by one."""
+    data = GOOD[:2] + b"\xff\xfe\x00\x12sixteen bytes...." * 20_000 + GOOD[2:]
+    async with serving(file(data)) as server:
+        assert await look(server.url()) == [KEPT]
+    assert len(server.asked) < 10
+
+
+async def test_a_server_that_ignores_ranges_is_read_until_enough_is_known() -> None:
+    """An endless 200 costs no more than the header and what was under way."""
+    sent = 0
+
+    async def endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await write(writer, 200, jpeg(exif_bytes=60_000), content_length=None)
+        while not writer.is_closing():
+            writer.write(b"\0" * 65_536)
+            sent += 65_536
+            await writer.drain()
+
+    async with serving(endless) as server:
+        assert await look(server.url()) == [KEPT]
+    assert sent < 20_000_000  # socket buffers
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_header_beyond_the_cap_is_not_read_and_the_picture_kept(ranges: bool) -> None:
+    """What could not be known for the allowed bytes is left to the detector."""
+    data = GOOD[:2] + (b"\xff\xe2\xff\xff" + b"\0" * 65_533) * 20 + GOOD[2:]
+    async with serving(file(data) if ranges else answering(200, data)) as server:
+        assert await look(server.url()) == [UNKNOWN]
+    assert sum(asked.range[1] - asked.range[0] + 1 for asked in server.asked if asked.range) <= 1_048_576
+
+
+async def test_a_dripping_server_cannot_hold_a_picture() -> None:
+    """Each byte in time, the whole too late: the total counts, twice, then it is unreachable."""
+
+    async def drip(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await write(writer, 200, b"\xff\xd8\xff", content_length=100_000)
+        while not writer.is_closing():
+            writer.write(b"\xff")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with serving(drip) as server:
+        began = time.monotonic()
+        seen = await look(server.url(), options=FetchOptions(allow_private_hosts=True, timeout_s=0.3))
+        assert time.monotonic() - began < 1.5
+    assert seen == [Screened(KEY, "timeout")]
+    assert len(server.asked) == 2
+
+
+async def test_endless_response_headers_end_in_time() -> None:
+    """A head without end is a trouble like any other."""
+
+    async def chatter(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while not writer.is_closing():
+            writer.write(b"x: " + b"y" * 10_000 + b"\r\n")
+            await writer.drain()
+
+    async with serving(chatter) as server:
+        assert await look(server.url()) == [Screened(KEY, "timeout")]
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_missing_picture_is_refused_at_once(status: int) -> None:
+    """Gone is gone: no second look."""
+    async with serving(answering(status, b"no such thing")) as server:
+        assert await look(server.url()) == [Screened(KEY, "not_found")]
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [204, 300, 401, 403, 405, 429, 500, 503])
+async def test_a_status_that_may_be_for_us_alone_keeps_the_picture(status: int) -> None:
+    """The detector asks from elsewhere; its sides stay unknown."""
+    async with serving(answering(status)) as server:
+        assert await look(server.url()) == [UNKNOWN]
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", Screened(KEY, "not_an_image")),
+        (b"<html><body>sorry</body></html>" * 9, Screened(KEY, "not_an_image")),
+        (GOOD[:100], Screened(KEY, "not_an_image")),
+        (jpeg(exif_bytes=60_000)[:30_000], Screened(KEY, "not_an_image")),
+        (b"GIF89a" + b"\0" * 90, Screened(KEY, "unsupported_format", None, None, "gif")),
+        (jpeg(399, 500), Screened(KEY, "too_small", 399, 500, "jpeg")),
+        (jpeg(400, 7000), Screened(KEY, None, 400, 7000, "jpeg")),
+        (jpeg(400, 7001), Screened(KEY, "too_large", 400, 7001, "jpeg")),
+    ],
+)
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_file_is_judged_the_same_with_and_without_ranges(
+    body: bytes, expected: Screened, ranges: bool
+) -> None:
+    """Empty, foreign, cut, small and large files get their reasons whatever the server can do."""
+    async with serving(file(body) if ranges else answering(200, body)) as server:
+        assert await look(server.url()) == [expected]
+
+
+async def test_a_file_of_unknown_length_that_ends_early_is_no_image() -> None:
+    """Where the server does not tell the length, the range behind the end does."""
+    cut = jpeg(exif_bytes=60_000)[:4096]
+    first = answering(206, cut, content_range="bytes 0-4095/*")
+    async with serving(in_turn(first, answering(416))) as server:
+        assert await look(server.url()) == [Screened(KEY, "not_an_image")]
+
+
+async def test_a_refused_range_is_asked_again_without() -> None:
+    """Some servers answer 416 to any range."""
+    async with serving(in_turn(answering(416), answering(200, GOOD))) as server:
+        assert await look(server.url()) == [KEPT]
+    assert [asked.range for asked in server.asked] == [(0, 4095), None]
+
+
+async def test_a_server_that_forgets_about_ranges_starts_over() -> None:
+    """A 200 in the middle is the file from its start."""
+    data = jpeg(exif_bytes=60_000)
+    async with serving(in_turn(file(data), answering(200, data))) as server:
+        assert await look(server.url()) == [KEPT]
+
+
+@pytest.mark.parametrize("span", [None, "bytes 7-99/100", "pages 0-1/2", "bytes 0-4095/nan"])
+async def test_a_part_that_is_not_the_asked_one_is_not_judged(span: str | None) -> None:
+    """Bytes from elsewhere in a file could be anything: the picture is kept."""
+    async with serving(answering(206, b"<html>" * 20, content_range=span)) as server:
+        assert await look(server.url()) == [UNKNOWN]
+
+
+async def test_an_encoded_answer_is_not_judged() -> None:
+    """Compression was declined; compressed bytes are not the file's, so the picture is kept."""
+    async with serving(answering(200, b"\x1f\x8b" + b"\0" * 90, content_encoding="gzip")) as server:
+        assert await look(server.url()) == [UNKNOWN]
+
+
+async def test_a_redirect_is_followed_to_the_picture() -> None:
+    """Relative, to another host, with its query: up to three."""
+    answers = in_turn(
+        answering(302, location="/b?" + SECRET),
+        answering(301, location="c"),
+        answering(307, b"x" * 9, location="/d"),
+    )
+    async with serving(file(GOOD)) as target, serving(answers) as server:
+        last = answering(308, location=target.url("/e", host="other.test"))
+        assert await look(server.url("/a"), options=OPTIONS) == [Screened(KEY, "too_many_redirects")]
+        assert [asked.target for asked in server.asked] == ["/a", f"/b?{SECRET}", "/c", "/d"]
+        server.answer = last
+        assert await look(server.url("/a")) == [KEPT]
+    assert target.asked[0].headers["host"] == f"other.test:{target.port}"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["ftp://a.test/p.jpg", "http://me:you@a.test/", "file:///etc/passwd", "http://[::1/", "http://a.test:x/"],
+)
+async def test_a_redirect_to_nowhere_is_refused(location: str) -> None:
+    """Only plain web addresses are followed."""
+    async with serving(answering(302, location=location)) as server:
+        assert await look(server.url()) == [Screened(KEY, "bad_redirect")]
+
+
+async def test_a_private_address_is_refused_without_a_connection() -> None:
+    """Loopback by any name needs permission, also when only one of several addresses is private."""
+
+    async def mixed(host: str, port: int) -> Sequence[str]:
+        return ["93.184.215.14", "127.0.0.1"]
+
+    async with serving(file(GOOD)) as server:
+        strict = FetchOptions()
+        urls = [server.url(), server.url(host="127.0.0.1"), server.url(host="[::ffff:7f00:1]")]
+        assert await look(urls[0], options=strict, resolver=mixed) == [Screened(KEY, "private_address")]
+        seen = await look(*urls[1:], server.url(host="2130706433"), options=strict, resolver=None)
+        assert seen == [Screened(KEY, "private_address")] * 3
+    assert server.connections == 0
+
+
+async def test_a_redirect_to_a_metadata_address_is_refused_even_with_permission() -> None:
+    """Each hop is checked, and no option opens the services that give out credentials."""
+
+    async def names(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"] if host == "pictures.test" else ["169.254.169.254"]
+
+    async with serving(answering(302, location="http://innocent.test/latest/meta-data")) as server:
+        assert await look(server.url(), resolver=names) == [Screened(KEY, "private_address")]
+
+
+async def test_the_checked_address_is_the_one_connected_to() -> None:
+    """A name is looked up once per hop, so it can't change between check and use."""
+    looked_up = []
+
+    async def changing(host: str, port: int) -> Sequence[str]:
+        looked_up.append(host)
+        return ["127.0.0.1"] if len(looked_up) == 1 else ["169.254.169.254"]
+
+    async with serving(file(jpeg(exif_bytes=60_000))) as server:
+        seen = await look(server.url("/1"), server.url("/2"), resolver=changing)
+    assert seen == [KEPT, KEPT]
+    assert looked_up == ["pictures.test"]
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+async def test_a_refused_connection_is_final() -> None:
+    """Nobody listens there."""
+    assert await look(f"http://pictures.test:{closed_port()}/") == [Screened(KEY, "refused")]
+
+
+async def test_the_next_address_is_tried_when_one_takes_no_connection() -> None:
+    """A host with a dead address is not a dead host."""
+
+    async def two(host: str, port: int) -> Sequence[str]:
+        return ["::1", "127.0.0.1"]
+
+    async with serving(file(GOOD)) as server:
+        assert await look(server.url(), resolver=two) == [KEPT]
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected", "lookups"),
+    [
+        ([socket.EAI_NONAME], Screened(KEY, "no_such_host"), 1),
+        ([socket.EAI_AGAIN, socket.EAI_AGAIN], Screened(KEY, "timeout"), 2),
+        ([socket.EAI_AGAIN], KEPT, 2),
+    ],
+)
+async def test_a_name_that_is_not_found_is_told_from_one_that_may_be_later(
+    errors: list[int], expected: Screened, lookups: int
+) -> None:
+    """A missing name is final; a busy name server is asked once more at the end."""
+    asked = []
+
+    async def failing(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        if errors:
+            raise socket.gaierror(errors.pop(0), "no")
+        return ["127.0.0.1"]
+
+    async with serving(file(GOOD)) as server:
+        assert await look(server.url(), resolver=failing) == [expected]
+    assert len(asked) == lookups
+
+
+async def test_the_system_knows_this_machine() -> None:
+    """Without a resolver of the caller's the system's is asked; names it can't know are no host."""
+    async with serving(file(GOOD)) as server:
+        assert await look(server.url(host="127.0.0.1"), resolver=None) == [KEPT]
+
+
+async def test_a_reset_is_looked_at_again_after_the_others() -> None:
+    """A trouble that may pass costs one late look, in a new connection."""
+    async with serving(in_turn(hang_up, file(GOOD))) as server:
+        one = FetchOptions(allow_private_hosts=True, per_host=1)
+        assert await look(server.url("/1"), server.url("/2"), options=one) == [KEPT, KEPT]
+        assert [asked.target for asked in server.asked] == ["/1", "/2", "/1"]
+        server.answer = hang_up
+        assert await look(server.url()) == [Screened(KEY, "timeout")]
+
+
+async def test_an_answer_cut_off_is_a_trouble_and_no_verdict() -> None:
+    """A promised length that does not come says nothing about the picture."""
+
+    async def cut(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await write(writer, 200, GOOD[:100], content_length=len(GOOD))
+        writer.close()
+
+    async with serving(in_turn(cut, file(GOOD))) as server:
+        assert await look(server.url()) == [KEPT]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog is silent on Linux")
+async def test_a_silent_host_does_not_hold_the_shard() -> None:
+    """After a few silent connects a host's other pictures do not wait for it one by one."""
+    options = FetchOptions(allow_private_hosts=True, connect_timeout_s=0.1, per_host=1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        port = silent.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        began = time.monotonic()
+        seen = await look(*[f"http://pictures.test:{port}/{i}" for i in range(50)], options=options)
+        for filler in fillers:
+            filler.close()
+    assert seen == [Screened(KEY, "timeout")] * 50
+    assert time.monotonic() - began < 2
+
+
+async def test_results_come_in_the_order_given() -> None:
+    """Whatever ends first, and the late ones too."""
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        number = int(asked.target[1:])
+        await asyncio.sleep(0.03 - number / 1000)
+        await write(writer, *((200, jpeg(400 + number)) if number % 3 else (404, b"")))
+
+    async with serving(answer) as server, ImageFetcher(OPTIONS, WAN22_S2V_DETECT, local) as fetcher:
+        seen = await fetcher.screen([Candidate(f"key{i}", server.url(f"/{i}")) for i in range(30)])
+    assert [one.image_key for one in seen] == [f"key{i}" for i in range(30)]
+    assert [one.width_px for one in seen] == [400 + i if i % 3 else None for i in range(30)]
+
+
+async def test_an_empty_shard_asks_nothing() -> None:
+    """No pictures, no results."""
+    assert await look() == []
+
+
+async def test_a_host_is_asked_by_few_at_a_time_whatever_the_shards() -> None:
+    """The bound on a host holds over shards that run at once; another host has its own."""
+
+    async def slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.01)
+        await write(writer, 200, GOOD)
+
+    options = FetchOptions(allow_private_hosts=True, per_host=3, max_in_flight=5)
+    async with serving(slow) as server, ImageFetcher(options, WAN22_S2V_DETECT, local) as fetcher:
+        shard = [Candidate(KEY, server.url(f"/{i}")) for i in range(12)]
+        assert await asyncio.gather(fetcher.screen(shard), fetcher.screen(shard)) == [[KEPT] * 12] * 2
+        assert server.most_busy == 3
+        server.most_busy = 0
+        await fetcher.screen([Candidate(KEY, server.url(host=f"h{i}.test")) for i in range(20)])
+        assert server.most_busy == 5
+
+
+async def test_hosts_that_redirect_to_each_other_do_not_block_each_other() -> None:
+    """A turn at one host is given back before the next one's is waited for."""
+
+    async def cross(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.target == "/end":
+            await write(writer, 200, GOOD)
+        else:
+            other = "b.test" if asked.headers["host"].startswith("a.test") else "a.test"
+            await write(writer, 302, location=f"http://{other}:{server.port}/end")
+
+    options = FetchOptions(allow_private_hosts=True, per_host=1, max_in_flight=2, timeout_s=2)
+    async with serving(cross) as server:
+        urls = [server.url("/start", host=host) for host in ("a.test", "b.test")] * 5
+        assert await look(*urls, options=options) == [KEPT] * 10
+
+
+async def test_hosts_at_one_address_do_not_share_a_connection() -> None:
+    """What was opened, and verified, for one name never serves another."""
+    async with serving(file(GOOD)) as server:
+        urls = [server.url(f"/{i}", host=host) for i in range(3) for host in ("a.test", "b.test")]
+        one = FetchOptions(allow_private_hosts=True, per_host=1)
+        assert await look(*urls, options=one) == [KEPT] * 6
+    assert server.connections == 2
+    assert len({(asked.connection, asked.headers["host"]) for asked in server.asked}) == 2
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context for a certificate of pictures.test."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pictures.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now - day, now + day
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName("pictures.test")])
+    certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "both.pem").write_bytes(pem)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "both.pem")
+    return server, ssl.create_default_context(cafile=str(folder / "both.pem"))
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+async def test_a_certificate_is_checked_against_the_name(tls: Contexts) -> None:
+    """Though the address is connected to, the name is announced and verified; another name is a trouble."""
+    async with serving(file(GOOD), tls[0]) as server:
+        assert await look(server.url(scheme="https"), tls=tls[1]) == [KEPT]
+        other = server.url(scheme="https", host="other.test")
+        assert await look(other, tls=tls[1]) == [Screened(KEY, "timeout")]
+    assert len(server.asked) == 1
+    assert server.connections == 3
+
+
+async def test_a_redirect_never_leaves_encryption(tls: Contexts) -> None:
+    """From https to http is refused, before the other side is asked."""
+    async with serving(file(GOOD)) as plain, serving(answering(302, location=plain.url()), tls[0]) as server:
+        assert await look(server.url(scheme="https"), tls=tls[1]) == [Screened(KEY, "bad_redirect")]
+    assert plain.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"), [("MÜNCHEN.test", "xn--mnchen-3ya.test"), ("under_score.test", "under_score.test")]
+)
+async def test_an_international_name_is_sent_in_its_ascii_form(host: str, sent: str) -> None:
+    """What is looked up and announced is what the name servers know."""
+    looked_up = []
+
+    async def names(name: str, port: int) -> Sequence[str]:
+        looked_up.append(name)
+        return ["127.0.0.1"]
+
+    async with serving(file(GOOD)) as server:
+        assert await look(server.url(host=host), resolver=names) == [KEPT]
+    assert looked_up == [sent]
+    assert server.asked[0].headers["host"] == f"{sent}:{server.port}"
+
+
+async def test_an_address_that_cannot_be_parsed_is_refused() -> None:
+    """A name that has no ASCII form is no URL."""
+    assert await look("http://\u2603\u200d.test/") == [Screened(KEY, "malformed_url")]
+
+
+async def test_nothing_of_the_environment_or_of_earlier_answers_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No proxy, no password from a file, no cookie."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:you@127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("ALL_PROXY", f"http://me:you@127.0.0.1:{closed_port()}")
+    async with serving(answering(200, GOOD, set_cookie="a=b")) as server:
+        assert await look(*[server.url()] * 2, options=FetchOptions(True, per_host=1)) == [KEPT] * 2
+    assert {"cookie", "authorization", "proxy-authorization"}.isdisjoint(server.asked[1].headers)
+
+
+async def test_no_log_holds_a_query(caplog: pytest.LogCaptureFixture) -> None:
+    """At the most talkative level, in redirects and troubles too."""
+    caplog.set_level(logging.DEBUG)
+    answers = in_turn(hang_up, answering(302, location="/b?" + SECRET), file(GOOD))
+    async with serving(answers) as server:
+        assert await look(server.url("/a?" + SECRET)) == [KEPT]
+    assert len(server.asked) == 3
+    assert "sesame" not in caplog.text
+
+
+async def test_a_defect_ends_the_shard_and_names_the_picture_only() -> None:
+    """What nobody foresaw is not hidden in a result, nor are its words, that may hold a URL, repeated."""
+
+    async def broken(host: str, port: int) -> Sequence[str]:
+        raise KeyError(SECRET)
+
+    with pytest.raises(S2VError) as caught:
+        await look("http://pictures.test/?" + SECRET, "http://pictures.test/", resolver=broken)
+    assert caught.value.image_key == KEY
+    assert "KeyError at broken" in str(caught.value)
+    assert "sesame" not in "".join(traceback.format_exception(caught.value)).replace("KeyError(SECRET)", "")
+
+
+async def test_a_cancelled_shard_closes_its_connections() -> None:
+    """Stopping a run leaves nothing open."""
+    all_here = asyncio.Barrier(5)
+
+    async def never(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await all_here.wait()  # and no answer: the server goes on to read, until the fetcher goes
+
+    async with serving(never) as server:
+        shard = asyncio.create_task(look(*[server.url(f"/{i}") for i in range(4)]))
+        await all_here.wait()
+        shard.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await shard
+        assert await server.all_closed()
