@@ -137,6 +137,7 @@ class Judge:
                 follow_redirects=True,
                 max_redirects=_MAX_REDIRECTS,
                 timeout=timeout_s,
+                event_hooks={"request": [_check_port]},
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=5.0),
                 trust_env=False,
             )
@@ -184,6 +185,12 @@ class Judge:
             return error("InvalidURL.ConnectionRefused", "fetch:refused")
         except httpx.HTTPError:
             return error("InvalidFile.DownloadFailed", "fetch:broken")
+
+
+async def _check_port(request: httpx.Request) -> None:
+    # For each hop: httpx lets an impossible port through, and the connect fails with no error of its own.
+    if (request.url.port or 80) > 65_535:
+        raise httpx.InvalidURL("no such port")
 
 
 async def _read(response: httpx.Response) -> bytes | Answer:
