@@ -71,7 +71,7 @@ def _oval(pen: _Pen, x: float, y: float, rx: float, ry: float, fill: str | tuple
 def _person(pen: _Pen, rng: random.Random, x: float, y: float, unit: float, *, face: bool = True) -> None:
     """One person with the head at (x, y); ``unit`` is the height of a half head."""
     skin, hair, shirt = rng.choice(_SKIN), rng.choice(_HAIR), _colour(rng, 20, 230)
-    long_hair = rng.random() < 0.5
+    iris, long_hair = _colour(rng, 10, 110), rng.random() < 0.5
     _oval(pen, x, y + 3.1 * unit, 2.0 * unit, 1.7 * unit, shirt)
     _oval(pen, x, y - 0.15 * unit, 0.95 * unit, (1.5 if long_hair else 1.05) * unit, hair)
     if not face:
@@ -82,7 +82,7 @@ def _person(pen: _Pen, rng: random.Random, x: float, y: float, unit: float, *, f
     for side in (-1, 1):
         eye = x + side * 0.3 * unit
         _oval(pen, eye, y, 0.15 * unit, 0.09 * unit, "white")
-        _oval(pen, eye, y, 0.07 * unit, 0.08 * unit, _colour(rng, 10, 110))
+        _oval(pen, eye, y, 0.07 * unit, 0.08 * unit, iris)
         pen.line(
             (eye - 0.17 * unit, y - 0.2 * unit, eye + 0.17 * unit, y - 0.2 * unit),
             hair,
