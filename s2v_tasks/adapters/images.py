@@ -61,7 +61,7 @@ def _user_agent() -> str:
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """How to fetch. ``timeout_s`` and ``max_bytes`` are for one picture in all, waiting in line apart.
+    """How to fetch. ``timeout_s`` and ``max_bytes`` are for one look in all, waiting in line apart.
 
     ``allow_private_hosts`` opens private and loopback addresses, never link-local and metadata ones.
     """
@@ -110,7 +110,8 @@ class _Host:
         for address in addresses:
             if self._silent >= _SILENT_CONNECTS:
                 raise _Unreached(Trouble.TIMEOUT)
-            extensions = {"timeout": timeout, "sni_hostname": url.raw_host.decode()}
+            # Certificates have no dot at the end of a name.
+            extensions = {"timeout": timeout, "sni_hostname": url.raw_host.decode().removesuffix(".")}
             request = httpx.Request(
                 "GET", url.copy_with(host=address), headers=headers, extensions=extensions
             )
@@ -254,9 +255,8 @@ class _Look:
         return Screened(self._candidate.image_key, reason)
 
     async def _follow(self) -> Screened:
-        try:
-            url = httpx.URL(self._candidate.url)
-        except httpx.InvalidURL:
+        url = _parsed(self._candidate.url)
+        if url is None:
             return self._screened("malformed_url")
         clock, left = asyncio.get_running_loop().time, self._options.timeout_s
         for _ in range(self._options.max_redirects + 1):
@@ -319,14 +319,8 @@ class _Look:
         return headers if end is None else [*headers, ("Range", f"bytes={len(self._data)}-{end - 1}")]
 
     def _target(self, url: httpx.URL, location: str) -> Screened | httpx.URL:
-        try:
-            target = url.join(location)
-        except httpx.InvalidURL:
-            return self._screened("bad_redirect")
-        # The limit on length is the detector's, for the URL that it is given.
-        if refusal(str(target)) not in (None, "url_too_long"):
-            return self._screened("bad_redirect")
-        if (url.scheme, target.scheme) == ("https", "http"):
+        target = _parsed(location, url)
+        if target is None or (url.scheme, target.scheme) == ("https", "http"):
             return self._screened("bad_redirect")
         return target
 
@@ -379,6 +373,16 @@ class _Look:
         if isinstance(found, NotAnImage):
             return Screened(key, reason)
         return Screened(key, reason, found.width_px, found.height_px, found.image_format)
+
+
+def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
+    """Return an address that can be asked, seen from the page that names it; None if it can't."""
+    try:
+        url = httpx.URL(text) if base is None else base.join(text)
+    except (httpx.InvalidURL, ValueError):
+        return None
+    # The limit on length is the detector's, for what it is given, and a redirect's target is not.
+    return url if refusal(str(url)) in (None, "url_too_long") else None
 
 
 def _trouble(error: httpx.TransportError) -> Trouble:

@@ -19,6 +19,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
@@ -28,6 +30,7 @@ from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Screened
 OPTIONS = FetchOptions(allow_private_hosts=True, timeout_s=2.0, connect_timeout_s=1.0)
 SECRET = "X-Amz-Signature=sesame"  # noqa: S105 - what must not be seen in a log
 KEY = "k" * 32
+NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes long
 
 
 def jpeg(width: int = 512, height: int = 600, exif_bytes: int = 0) -> bytes:
@@ -168,7 +171,7 @@ async def local(host: str, port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-async def look(*urls: str, options: FetchOptions = OPTIONS, resolver=local, tls=None) -> list[Screened]:
+async def look(*urls: str, options: FetchOptions = OPTIONS, resolver=local, tls=NO_TRUST) -> list[Screened]:
     async with ImageFetcher(options, WAN22_S2V_DETECT, resolver, tls) as fetcher:
         return await fetcher.screen([Candidate(KEY, url) for url in urls])
 
@@ -294,6 +297,7 @@ async def test_a_status_that_may_be_for_us_alone_keeps_the_picture(status: int) 
         (jpeg(400, 7000), Screened(KEY, None, 400, 7000, "jpeg")),
         (jpeg(400, 7001), Screened(KEY, "too_large", 400, 7001, "jpeg")),
     ],
+    ids=["empty", "page", "cut", "cut in a segment", "gif", "small", "limits", "large"],
 )
 @pytest.mark.parametrize("ranges", [True, False])
 async def test_a_file_is_judged_the_same_with_and_without_ranges(
@@ -453,7 +457,7 @@ async def test_a_name_that_is_not_found_is_told_from_one_that_may_be_later(
 async def test_the_system_knows_this_machine() -> None:
     """Without a resolver of the caller's the system's is asked; names it can't know are no host."""
     async with serving(file(GOOD)) as server:
-        assert await look(server.url(host="127.0.0.1"), resolver=None) == [KEPT]
+        assert await look(server.url(host="127.0.0.1"), resolver=None, tls=None) == [KEPT]
 
 
 async def test_a_reset_is_looked_at_again_after_the_others() -> None:
@@ -591,7 +595,6 @@ async def test_a_certificate_is_checked_against_the_name(tls: Contexts) -> None:
         other = server.url(scheme="https", host="other.test")
         assert await look(other, tls=tls[1]) == [Screened(KEY, "timeout")]
     assert len(server.asked) == 1
-    assert server.connections == 3
 
 
 async def test_a_redirect_never_leaves_encryption(tls: Contexts) -> None:
@@ -618,9 +621,31 @@ async def test_an_international_name_is_sent_in_its_ascii_form(host: str, sent: 
     assert server.asked[0].headers["host"] == f"{sent}:{server.port}"
 
 
-async def test_an_address_that_cannot_be_parsed_is_refused() -> None:
-    """A name that has no ASCII form is no URL."""
-    assert await look("http://\u2603\u200d.test/") == [Screened(KEY, "malformed_url")]
+async def test_a_name_with_a_dot_at_the_end_is_verified_without(tls: Contexts) -> None:
+    """The dot is for the name server only."""
+    async with serving(file(GOOD), tls[0]) as server:
+        assert await look(server.url(scheme="https", host="pictures.test."), tls=tls[1]) == [KEPT]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://\u2603\u200d.test/", "http:///p.jpg", "http://a..test/", "http://[v1.x]/"]
+)
+async def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
+    """No host, or a name that has no ASCII form, is no URL; nothing is looked up."""
+    assert await look(url, resolver=None) == [Screened(KEY, "malformed_url")]
+
+
+@given(st.lists(st.text(max_size=30), max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_no_address_breaks_a_shard(tails: list[str]) -> None:
+    """Whatever a candidate's address holds, it gets a reason, and the others theirs."""
+
+    async def nowhere(host: str, port: int) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "no")
+
+    seen = asyncio.run(look(*[f"http://{tail}" for tail in tails], resolver=nowhere))
+    assert len(seen) == len(tails)
+    assert {one.reason for one in seen} <= {"malformed_url", "no_such_host"}
 
 
 async def test_nothing_of_the_environment_or_of_earlier_answers_is_sent(
