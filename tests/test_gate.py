@@ -94,6 +94,8 @@ def test_money_adds_up_to_the_micro_usd() -> None:
     (overall,) = facts(frame)
     assert (overall.cost_usd, overall.data_set_cost_usd) == (57.4, 57.4)
     assert overall.cost_per_approved_usd == PRICE_USD
+    (odd,) = facts(table(("passed", {"paid_usd": 0.000249})))  # times a million: 248.99999999999997
+    assert odd.data_set_cost_usd == 0.000249
 
 
 def test_the_data_set_costs_what_any_run_ever_paid_and_duplicates_nothing() -> None:

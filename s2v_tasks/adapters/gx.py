@@ -44,12 +44,18 @@ class Rule:
     wants: str
     kwargs: dict[str, Any]
 
+    @property
+    def uses(self) -> set[str]:
+        """The parameters that its words or its arguments name."""
+        said = {field for _, field, _, _ in Formatter().parse(self.wants) if field}
+        return said.union(_values_of("$PARAMETER", self.kwargs))
+
     def threshold(self, parameters: Parameters) -> str:
         """What is wanted, in words; a limit that is None is no limit."""
-        limits = {field: parameters[field] for _, field, _, _ in Formatter().parse(self.wants) if field}
+        limits = {name: parameters[name] for name in self.uses}
         if None in limits.values():
             return "no limit"
-        return self.wants.format(**{field: _number(limit) for field, limit in limits.items()})
+        return self.wants.format(**{name: _number(limit) for name, limit in limits.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +111,20 @@ def read_suite(folder: Traversable, name: str, parameters: Parameters) -> Suite:
             Rule(item["meta"]["name"], item["meta"]["wants"], item["kwargs"])
             for item in content["expectations"]
         )
+        missing = {used for rule in rules for used in rule.uses} - parameters.keys()
     except OSError as error:
         raise _broken(name, f"the file can't be read ({type(error).__name__})") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise _broken(name, f"it is not JSON ({error})") from error
-    except (KeyError, TypeError) as error:
-        shape = "expectations, each with kwargs and a meta with name and wants"
-        raise _broken(name, f"it must hold {shape} ({type(error).__name__}: {error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        why = "it must hold expectations, each with kwargs and a meta with name and wants"
+        raise _broken(name, f"{why} ({type(error).__name__}: {error})") from error
     if not rules:
         raise _broken(name, "it has no expectations")
     if len({rule.name for rule in rules}) < len(rules):
         raise _broken(name, "two of its expectations have the same name")
-    for rule in rules:
-        try:
-            _ = (
-                [parameters[used] for used in _values_of("$PARAMETER", rule.kwargs)],
-                rule.threshold(parameters),
-            )
-        except (KeyError, IndexError, ValueError) as error:
-            raise _broken(name, f"{rule.name} uses a parameter that nobody gives ({error})") from error
+    if missing:
+        raise _broken(name, f"it uses parameters that nobody gives: {', '.join(sorted(missing))}")
     return Suite(name, rules, content)
 
 
@@ -154,11 +155,7 @@ def _validate(
     except (TypeError, ValueError, GreatExpectationsError) as error:
         raise _broken(name, f"Great Expectations refuses it ({error})") from error
     (validated,) = run.run_results.values()
-    results = {
-        config.meta["name"]: result
-        for result in validated.results
-        if (config := result.expectation_config) is not None
-    }
+    results = {config.meta["name"]: r for r in validated.results if (config := r.expectation_config)}
     for rule in suite.rules:
         if rule.name not in results:
             raise _broken(name, f"{rule.name} was not judged")
@@ -189,11 +186,13 @@ def _open_context(docs_dir: Path) -> "EphemeralDataContext":
         warnings.filterwarnings("ignore", "module 'sre_", DeprecationWarning)
         import great_expectations as gx
         from great_expectations.data_context.types import base
-    files = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_dir.resolve())}
     site = {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
-        "store_backend": files,
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(docs_dir.resolve()),
+        },
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
     config = base.DataContextConfig(
@@ -225,7 +224,7 @@ def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.DataFrame) -> tup
 
 
 def _worst(column: str, facts: pl.DataFrame, *, largest: bool) -> tuple[str, str | None]:
-    """The value furthest to its limit; of equal ones the first row's, so overall before a segment."""
+    """The value nearest to its limit, or past it; of equal ones the first, so overall before a segment."""
     known = facts.filter(pl.col(column).is_not_null())
     if known.is_empty():
         return "nothing", None
