@@ -15,9 +15,17 @@ from urllib.parse import urlsplit
 
 from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.adapters.database import Busy, Lease, LedgerDatabase, NotReserved, Reserved, Spent
-from s2v_tasks.detect import Answer, Kind, Request, build_request
+from s2v_tasks.detect import Answer, Kind, Request, build_request, no_answer
 from s2v_tasks.errors import AccountRefused, Outage, RunStopped
-from s2v_tasks.ledger import Standing, is_success, lost_verdict, unasked, verdict_of
+from s2v_tasks.ledger import (
+    BUDGET_SPENT,
+    RUN_STOPPED,
+    Standing,
+    is_success,
+    lost_verdict,
+    unasked,
+    verdict_of,
+)
 from s2v_tasks.models import Billing, Candidate, Outcome, Verdict
 
 LATE_S: Final = 0.008
@@ -58,6 +66,21 @@ class Tally:
     charged_micro_usd: int = 0
     throttled: int = 0
     codes: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    first_sent_s: float = 0.0
+    last_sent_s: float = 0.0
+
+    @property
+    def rate_per_s(self) -> float:
+        """Calls a second from the first to the last one sent."""
+        span_s = self.last_sent_s - self.first_sent_s
+        return (self.sent - 1) / span_s if span_s > 0 else 0.0
+
+    def note_sent(self, now_s: float) -> None:
+        """Count a call that leaves."""
+        self.first_sent_s = self.first_sent_s if self.sent else now_s
+        self.last_sent_s = now_s
+        self.sent += 1
 
 
 @dataclass(slots=True)
@@ -90,12 +113,11 @@ class Engine:
         self._rate_per_s = rate_per_s
         self._retries = retries or Retries()
         self._turnstile = asyncio.Lock()
-        self._room = asyncio.Semaphore(self._retries.max_under_way)
         self._stop = asyncio.Event()
         self._settled = asyncio.Event()
         self._calls: set[asyncio.Task[Answer]] = set()
         self._failures = 0
-        self._working_at = clock.monotonic()
+        self._failing_since: float | None = None
 
     # -- the shard ---------------------------------------------------------------------------------------
 
@@ -119,16 +141,18 @@ class Engine:
         return verdicts
 
     def _charged(self, verdict: Verdict, standing: Standing) -> Verdict:
-        remembered = standing.verdict
-        if remembered is not None and verdict.outcome is remembered.outcome:
-            verdict = remembered  # the ledger's word, with the time it was given
+        verdict = standing.verdict or verdict  # the ledger's word, with the time it was given
+        asked = standing.calls_run > 0
+        reused = verdict.outcome is Outcome.UNKNOWN and not asked
+        if standing.verdict is not None:
+            reused = standing.verdict_run != self._lease.run_id
         return replace(
             verdict,
             attempts=standing.calls_run,
             cost_micro_usd=standing.charges_run,
             paid_micro_usd=standing.charges,
-            from_ledger=remembered is not None and standing.verdict_run != self._lease.run_id,
-            judged_at=verdict.judged_at or (self._clock.utcnow() if standing.calls_run else None),
+            from_ledger=reused,
+            judged_at=verdict.judged_at or (self._clock.utcnow() if asked else None),
         )
 
     # -- one picture ---------------------------------------------------------------------------------------
@@ -139,13 +163,11 @@ class Engine:
         while True:
             came = await self._ask(candidate)
             if isinstance(came, Verdict):
-                # Stopped or out of money while retrying: the answer that was received still stands.
-                unasked_now = came.outcome is Outcome.UNSPENT
-                verdict = verdict_of(candidate.image_key, answer) if answer and unasked_now else came
+                verdict = came if answer is None else _best(came, answer)
                 break
             answer = came
             delay_s = self._retry_in(answer, history)
-            if delay_s is None or self.stopped:
+            if delay_s is None:
                 verdict = verdict_of(candidate.image_key, answer)
                 break
             await self._wait(delay_s)
@@ -160,7 +182,7 @@ class Engine:
             history.transient += 1
             if history.transient >= self._retries.transient:
                 return None
-            ceiling = self._retries.backoff_s * 2 ** (history.transient - 1)
+            ceiling = self._retries.backoff_s * 2.0 ** (history.transient - 1)
             return random.uniform(0.5, 1.0) * min(ceiling, self._retries.max_backoff_s)  # noqa: S311  (jitter)
         if answer.late_retry and history.late < self._retries.late:
             history.late += 1
@@ -173,11 +195,26 @@ class Engine:
             async with self._turnstile:
                 come = await self._send(candidate)
             if isinstance(come, asyncio.Task):
-                # The call outlives whoever waits for it: what was paid for is always settled.
-                return await asyncio.shield(come)
+                return await self._answer(come, candidate.image_key)
             if isinstance(come, Verdict):
                 return come
             await self._wait(self._retries.busy_s)
+
+    async def _answer(self, call: asyncio.Task[Answer], image_key: str) -> Answer | Verdict:
+        """Wait for an answer; once the run is stopping, for a bounded time.
+
+        The call outlives whoever waits for it, so what was paid for is always settled.
+        """
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({call}, timeout=self._retries.settle_s)
+        finally:
+            stop.cancel()
+        if not call.done():
+            return lost_verdict(image_key)
+        answer = call.result()
+        return unasked(image_key, RUN_STOPPED) if answer.kind is Kind.ACCOUNT else answer
 
     async def _send(self, candidate: Candidate) -> "asyncio.Task[Answer] | Verdict | Busy":
         """Inside the turnstile: reserve, wait for the instant, let the call leave."""
@@ -186,11 +223,12 @@ class Engine:
             while not self.stopped and not self.budget_spent:
                 await self._hold_back()
                 rate_per_s = await self._allowed()
+                await self._make_room()
                 if self.stopped:
                     break
                 come = await self._ledger.reserve(self._lease, key, host, rate_per_s)
                 if isinstance(come, Reserved):
-                    return await self._leave(candidate, come) or unasked(key, "run_stopped")
+                    return await self._leave(candidate, come) or unasked(key, RUN_STOPPED)
                 if isinstance(come, NotReserved):
                     return come.standing.verdict or lost_verdict(key)
                 if isinstance(come, Busy):
@@ -198,15 +236,13 @@ class Engine:
                 await self._await_money(come)
         except RunStopped as error:
             self.stop(error)
-        return unasked(key, "run_stopped" if self.stopped else "budget_spent")
+        return unasked(key, RUN_STOPPED if self.stopped else BUDGET_SPENT)
 
     async def _leave(self, candidate: Candidate, reserved: Reserved) -> "asyncio.Task[Answer] | None":
         """Wait for the reserved instant and send; None if the run stopped first (the money is given back)."""
-        await self._room.acquire()
         while True:
             await self._wait(reserved.at_s - self._clock.monotonic())
             if self.stopped:
-                self._room.release()
                 unsent = Answer(Kind.TRANSIENT, Billing.NOT_BILLED, message="not sent: the run stopped")
                 await self._ledger.settle(self._lease, candidate.image_key, reserved.attempt_id, unsent)
                 return None
@@ -216,21 +252,25 @@ class Engine:
             reserved = await self._ledger.postpone(self._lease, reserved, await self._allowed())
         # Nothing is awaited between the instant and the send.
         call = asyncio.create_task(self._call(candidate, reserved))
+        self.tally.note_sent(self._clock.monotonic())
         self._calls.add(call)
         call.add_done_callback(self._called)
         return call
 
     async def _call(self, candidate: Candidate, reserved: Reserved) -> Answer:
         answer = await self._client.send(build_request(self._lease.scope.profile, candidate.url))
-        await self._ledger.settle(self._lease, candidate.image_key, reserved.attempt_id, answer)
-        if answer.kind is Kind.THROTTLED:
-            await self._ledger.slow_down(self._lease, reserved.instant_us, answer.retry_after_s or 0.0)
+        try:
+            await self._ledger.settle(self._lease, candidate.image_key, reserved.attempt_id, answer)
+            if answer.kind is Kind.THROTTLED:
+                await self._ledger.slow_down(self._lease, reserved.instant_us, answer.retry_after_s or 0.0)
+        except RunStopped as error:  # the ledger is out of reach: an answer not kept is an answer lost
+            self.stop(error)
+            answer = no_answer("the answer could not be written to the ledger", sent=True)
         self._note(answer)
         return answer
 
     def _called(self, call: asyncio.Task[Answer]) -> None:
         self._calls.discard(call)
-        self._room.release()
         self._settled.set()
 
     # -- the run -----------------------------------------------------------------------------------------
@@ -256,11 +296,12 @@ class Engine:
         if answer.kind is Kind.ACCOUNT:
             self.stop(_account_refused(answer))
         if is_success(answer):
-            self._failures = 0
-            self._working_at = self._clock.monotonic()
-        elif answer.kind is Kind.TRANSIENT:
-            self._failures += 1
-        silent_s = self._clock.monotonic() - self._working_at
+            self._failures, self._failing_since = 0, None
+            return
+        self._failures += answer.kind is Kind.TRANSIENT
+        if self._failing_since is None:
+            self._failing_since = self._clock.monotonic()
+        silent_s = self._clock.monotonic() - self._failing_since
         if silent_s > self._retries.outage_after_s:
             self.stop(
                 Outage(
@@ -274,10 +315,16 @@ class Engine:
         if self._failures > 2:
             await self._wait(min(0.5 * 2 ** (self._failures - 3), self._retries.max_backoff_s))
 
+    async def _make_room(self) -> None:
+        """A service that stalls must not pile up calls without bound."""
+        while len(self._calls) >= self._retries.max_under_way and not self.stopped:
+            self._settled.clear()
+            await self._wait(self._retries.max_backoff_s, self._settled)
+
     async def _allowed(self) -> float:
         """The account's rate, waiting while it is 0: the operator's way to pause."""
         while (rate_per_s := self._rate_per_s()) <= 0 and not self.stopped:
-            self._working_at = self._clock.monotonic()
+            self._failing_since = None
             await self._wait(PAUSED_LOOK_S)
         return rate_per_s or self._lease.scope.profile.rate_per_s
 
@@ -291,13 +338,21 @@ class Engine:
 
     async def _wait(self, seconds: float, event: asyncio.Event | None = None) -> None:
         """Sleep, but wake when the run stops (or ``event`` is set)."""
-        sleeps = [asyncio.ensure_future(self._clock.sleep(seconds))]
+        sleeps: list[asyncio.Future[object]] = [asyncio.ensure_future(self._clock.sleep(seconds))]
         sleeps += [asyncio.ensure_future(e.wait()) for e in (self._stop, event) if e is not None]
         try:
             await asyncio.wait(sleeps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for sleep in sleeps:
                 sleep.cancel()
+
+
+def _best(unspent_or_known: Verdict, answer: Answer) -> Verdict:
+    """The verdict when no retry could be made: an answer about the picture, or a lost one, stands."""
+    stands = answer.billing is Billing.UNKNOWN or answer.late_retry
+    if unspent_or_known.outcome is Outcome.UNSPENT and stands:
+        return verdict_of(unspent_or_known.image_key, answer)
+    return unspent_or_known
 
 
 def _words(answer: Answer) -> str:

@@ -9,6 +9,7 @@ A "no" (a picture that fails, a closed gate inside a report) is a value; an obst
     │   ├── AccountRefused       1    yes  ... once the account is mended
     │   ├── Outage               1    yes  no answer for too long
     │   ├── LeaseLost            1    yes  another process took this run over
+    │   ├── LedgerUnavailable    1    yes  the ledger can't be read or written
     │   └── Interrupted          1    yes  a signal or a cancel
     ├── GateClosed               3    no   the data set is not good enough, or too dear
     ├── BudgetSpent              4    no   not all was judged; more needs a new budget
@@ -64,6 +65,10 @@ class Outage(RunStopped):
 
 class LeaseLost(RunStopped):
     """Another process holds this run now."""
+
+
+class LedgerUnavailable(RunStopped):
+    """The ledger's database does not answer, is locked or is full."""
 
 
 class Interrupted(RunStopped):

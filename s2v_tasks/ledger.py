@@ -45,6 +45,9 @@ CHARGED: Final = frozenset({State.RESERVED, State.BILLED, State.UNKNOWN})
 """The states that count against a budget."""
 
 MICRO_USD: Final = 1_000_000
+BUDGET_SPENT: Final = "budget_spent"
+RUN_STOPPED: Final = "run_stopped"
+UNSPENT_REASONS: Final = frozenset({BUDGET_SPENT, RUN_STOPPED})
 LOST_ANSWERS_ALLOWED: Final[dict[OnUnknown, int]] = {"retry": 2, "assume-paid": 1}
 """How many answers may be lost for one picture, over all runs of a ledger, before it is asked no more."""
 

@@ -5,8 +5,9 @@ whatever matters has no default and is asked for by name.
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
@@ -49,6 +50,90 @@ class Thresholds(Frozen):
     max_cost_per_approved_usd: Usd | None = Field(
         None, title="Highest cost per approved picture, USD", description="cost of the data set / passed"
     )
+
+
+class Source(Frozen):
+    """Which rows of the candidates make the data set."""
+
+    url_column: str = Field("image_url", title="URL column", min_length=1)
+    limit: int | None = Field(
+        None, title="First rows only", ge=1, description="the rest is not part of the run"
+    )
+    segment_column: str | None = Field(
+        None, title="Segment column", description="every segment must pass the gate on its own too"
+    )
+
+
+class Screening(Frozen):
+    """The free look at a picture's first bytes, before the paid call."""
+
+    enabled: bool = Field(True, title="Screen for free first")
+    allow_private_hosts: bool = Field(
+        False,
+        title="Allow private hosts",
+        description="for intranet and tests; link-local and metadata addresses stay refused",
+    )
+
+
+class Spending(Frozen):
+    """Whose money and whose pace."""
+
+    ledger: str | None = Field(
+        None,
+        title="Ledger",
+        description="sqlite:///PATH or postgresql://...; S2V_LEDGER_URL, else OUT/ledger.sqlite3",
+    )
+
+    @field_validator("ledger")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).password:
+            raise ValueError("parameters are stored in clear: put a URL with a password in S2V_LEDGER_URL")
+        return url
+
+    account: str = Field(
+        "default", title="Account", min_length=1, description="runs of one account share its rate"
+    )
+    budget_name: str | None = Field(
+        None, title="Budget name", description="runs with the same name share one cap"
+    )
+    on_unknown: OnUnknown = Field(
+        "retry",
+        title="When an answer is lost",
+        description="ask once more, or count it as paid and never ask again",
+    )
+
+
+class Output(Frozen):
+    """What is written, and how the work is cut."""
+
+    keep_duplicates: bool = Field(
+        False,
+        title="Keep duplicates",
+        description="approved.parquet also holds the duplicates of passed rows",
+    )
+    shard_size: int = Field(100, title="Pictures per task", ge=1, le=10_000)
+
+
+class CurateParameters(Frozen):
+    """Everything that decides what a curation run does; no secret among it."""
+
+    candidates: str
+    out: str
+    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    source: Source = Source()
+    screening: Screening = Screening()
+    thresholds: Thresholds = Thresholds()
+    spending: Spending = Spending()
+    output: Output = Output()
+
+
+class Environment(BaseSettings):
+    """What the environment says beside the vendor's account."""
+
+    model_config = SettingsConfigDict(env_prefix="S2V_", frozen=True)
+
+    ledger_url: str | None = None
 
 
 class DashScope(BaseSettings):

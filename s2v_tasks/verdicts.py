@@ -1,6 +1,12 @@
 """Stage 5: one outcome for every input row. LazyFrame to LazyFrame; the schema is the contract."""
 
+from collections.abc import Iterable
+
 import polars as pl
+
+from s2v_tasks.errors import ConservationError
+from s2v_tasks.ledger import RUN_STOPPED, usd
+from s2v_tasks.models import Billing, Outcome, Screened, Verdict
 
 SCHEMA: dict[str, pl.DataType] = {
     "row": pl.Int64(),
@@ -25,3 +31,137 @@ SCHEMA: dict[str, pl.DataType] = {
     "judged_at": pl.Datetime("us", "UTC"),
 }
 """The columns this project adds behind the input's own, in order."""
+
+SCREENED_SCHEMA: dict[str, pl.DataType] = {
+    "image_key": pl.String(),
+    "screen_reason": pl.String(),
+    **{name: SCHEMA[name] for name in ("width_px", "height_px", "image_format")},
+}
+"""What the screen told, a row per picture looked at; ``screen_reason`` null: kept."""
+
+_JUDGED = (
+    "outcome", "reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status",
+    "attempts", "billing", "cost_usd", "paid_usd", "from_ledger", "judged_at",
+)  # fmt: skip
+JUDGED_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), **{name: SCHEMA[name] for name in _JUDGED}}
+"""What the paid stage told, a row per picture."""
+
+_COPIED = ("check_pass", "humanoid", "code", "request_id", "width_px", "height_px", "image_format")
+
+
+def screened_frame(screened: Iterable[Screened]) -> pl.DataFrame:
+    """Records of the screen as a frame of ``SCREENED_SCHEMA``."""
+    rows = [(s.image_key, s.reason, s.width_px, s.height_px, s.image_format) for s in screened]
+    return pl.DataFrame(rows, schema=SCREENED_SCHEMA, orient="row")
+
+
+def judged_frame(verdicts: Iterable[Verdict]) -> pl.DataFrame:
+    """Records of the paid stage as a frame of ``JUDGED_SCHEMA``."""
+    rows = [
+        (
+            v.image_key, v.outcome.value, v.reason, v.check_pass, v.humanoid, v.code, v.message,
+            v.request_id, v.http_status, v.attempts, v.billing.value, usd(v.cost_micro_usd),
+            usd(v.paid_micro_usd), v.from_ledger, v.judged_at,
+        )
+        for v in verdicts
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=JUDGED_SCHEMA, orient="row")
+
+
+def outcomes(identified: pl.LazyFrame, screened: pl.LazyFrame, judged: pl.LazyFrame) -> pl.LazyFrame:
+    """One row of ``SCHEMA`` for each identified row, in input order.
+
+    ``identified`` is what `s2v_tasks.candidates.identify` gives. A picture that neither stage reached is
+    ``unspent``: the run stopped before it.
+    """
+    duplicate = pl.col("duplicate_of").is_not_null()
+    refused = pl.coalesce("reason", "screen_reason")  # for its address, or by the screen
+    unique = (
+        identified.filter(~duplicate)
+        .select("row", "image_key", "reason", "duplicate_of")
+        .join(screened, on="image_key", how="left")
+        .join(judged.rename({"reason": "judged_reason"}), on="image_key", how="left")
+        .with_columns(
+            pl.when(refused.is_not_null())
+            .then(pl.lit(Outcome.SCREENED_OUT.value))
+            .otherwise(pl.col("outcome").fill_null(Outcome.UNSPENT.value))
+            .alias("outcome"),
+            pl.when(refused.is_null() & pl.col("outcome").is_null())
+            .then(pl.lit(RUN_STOPPED))
+            .otherwise(pl.coalesce(refused, "judged_reason"))
+            .alias("reason"),
+            *_free(),
+        )
+    )
+    copies = (
+        identified.filter(duplicate)
+        .select("row", "image_key", "duplicate_of")
+        .join(unique.select("image_key", *_COPIED), on="image_key", how="left")
+        .with_columns(pl.lit(Outcome.DUPLICATE.value).alias("outcome"))
+        .with_columns(
+            *(
+                pl.lit(None, SCHEMA[name]).alias(name)
+                for name in ("reason", "message", "http_status", "judged_at")
+            ),
+            *(pl.lit(None, SCHEMA[name]).alias(name) for name in _FREE),
+        )
+        .with_columns(*_free())
+    )
+    typed = [pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()]
+    return pl.concat([unique.select(typed), copies.select(typed)]).sort("row")
+
+
+_FREE: dict[str, object] = {
+    "attempts": 0,
+    "billing": Billing.NONE.value,
+    "cost_usd": 0.0,
+    "paid_usd": 0.0,
+    "from_ledger": False,
+}
+
+
+def _free() -> list[pl.Expr]:
+    """What holds for a row about which nobody was asked."""
+    return [pl.col(name).fill_null(pl.lit(value)) for name, value in _FREE.items()]
+
+
+def assemble(rows: pl.LazyFrame, outcome_rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The input's own columns, in input order, with their outcomes behind them."""
+    numbered = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    joined = numbered.join(outcome_rows, on="row", how="left", maintain_order="left")
+    return joined.select(pl.exclude(SCHEMA), *SCHEMA)
+
+
+def approved(verdicts: pl.LazyFrame, *, keep_duplicates: bool = False) -> pl.LazyFrame:
+    """The rows to publish: each passed picture once, or with the duplicates of passed ones."""
+    wanted = pl.col("outcome") == Outcome.PASSED.value
+    if keep_duplicates:
+        wanted |= (pl.col("outcome") == Outcome.DUPLICATE.value) & pl.col("check_pass")
+    return verdicts.filter(wanted)
+
+
+def conserved(outcome_rows: pl.DataFrame, rows: int) -> dict[str, int]:
+    """The number of rows with each outcome, after checking that every input row has exactly one.
+
+    Raises:
+        ConservationError: Rows are missing, doubled or without an outcome; the message names some.
+    """
+    numbers = outcome_rows["row"]
+    wrong = pl.DataFrame({"row": pl.int_range(rows, eager=True)}).join(outcome_rows, on="row", how="anti")[
+        "row"
+    ]
+    if outcome_rows.height != rows or len(wrong) or numbers.is_duplicated().any():
+        some = ", ".join(
+            map(str, [*wrong.head(5), *numbers.filter(numbers.is_duplicated()).unique().head(5)])
+        )
+        raise ConservationError(
+            f"{rows} rows went in and {outcome_rows.height} came out; wrong rows: {some or 'none'}"
+        )
+    counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
+    strange = set(counts) - {outcome.value for outcome in Outcome}
+    if strange:
+        rows_wrong = outcome_rows.filter(~pl.col("outcome").is_in(list(Outcome)))["row"].head(5).to_list()
+        raise ConservationError(
+            f"rows {rows_wrong} have no outcome of the closed set, but {sorted(map(str, strange))}"
+        )
+    return {outcome.value: counts.get(outcome.value, 0) for outcome in Outcome}

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from s2v_tasks import pace as pacing
@@ -22,7 +22,7 @@ from s2v_tasks.adapters import tables as t
 from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder
 from s2v_tasks.detect import Answer
-from s2v_tasks.errors import LeaseLost, UsageError
+from s2v_tasks.errors import LeaseLost, LedgerUnavailable, UsageError
 from s2v_tasks.ledger import CHARGED, MOVES, Standing, State, settled_state, verdict_of
 from s2v_tasks.models import Billing, Outcome, Profile, Verdict
 from s2v_tasks.settings import OnUnknown
@@ -126,13 +126,10 @@ class LedgerDatabase:
                 if not self._is_sqlite:  # two processes must not create the same tables at once
                     await db.execute(sa.text("SELECT pg_advisory_xact_lock(5265772118)"))
                 await db.run_sync(t.metadata.create_all)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, LedgerUnavailable) as error:
             await self._engine.dispose()
             cause = getattr(error, "orig", None) or error
-            raise UsageError(
-                f"the ledger {self._url.render_as_string(hide_password=True)} can't be opened"
-                f" ({type(cause).__name__}: {cause}); check that it exists, may be written and is a ledger"
-            ) from None
+            raise UsageError(f"{cause}; check that --ledger names a database that may be written") from None
         return self
 
     async def __aexit__(
@@ -202,7 +199,9 @@ class LedgerDatabase:
         """Give the lease back with the run's final status."""
         held = sa.and_(t.runs.c.run_id == lease.run_id, t.runs.c.owner == lease.holder.owner)
         async with self._writing() as db:
-            await db.execute(sa.update(t.runs).where(held).values(status=status))
+            if (await db.execute(sa.update(t.runs).where(held).values(status=status))).rowcount:
+                reserved = t.attempts.c.state == State.RESERVED
+                await self._lose(db, sa.and_(reserved, t.attempts.c.run_id == lease.run_id))
 
     # -- what is known -----------------------------------------------------------------------------------
 
@@ -234,6 +233,17 @@ class LedgerDatabase:
         )
         verdicts = {row["image_key"]: row for row in known.mappings()}
         return {key: _standing(key, counts.get(key), verdicts.get(key)) for key in image_keys}
+
+    async def charges(self, lease: Lease) -> dict[State, int]:
+        """What the run was charged, in micro-USD, by state of the attempts."""
+        a = t.attempts.c
+        async with self._reading() as db:
+            rows = await db.execute(
+                sa.select(a.state, sa.func.sum(a.price_micro_usd))
+                .where(a.run_id == lease.run_id)
+                .group_by(a.state)
+            )
+            return {**dict.fromkeys(State, 0), **{State(state): int(sum_) for state, sum_ in rows}}
 
     # -- the money: reserve, postpone, settle --------------------------------------------------------------
 
@@ -430,15 +440,21 @@ class LedgerDatabase:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as db:
-            await db.execution_options(s2v_writes=True)
-            async with db.begin():
-                yield db
+        async with self._reading(s2v_writes=True) as db, db.begin():
+            yield db
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as db:
-            yield db
+    async def _reading(self, *, s2v_writes: bool = False) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.connect() as db:
+                await db.execution_options(s2v_writes=s2v_writes)
+                yield db
+        except (OperationalError, InterfaceError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise LedgerUnavailable(
+                f"the ledger {self._url.render_as_string(hide_password=True)} can't be used"
+                f" ({type(cause).__name__}: {cause}); mend that and run the same command again"
+            ) from None
 
 
 def _engine(url: sa.URL) -> AsyncEngine:

@@ -1,0 +1,5 @@
+"""``python -m s2v_tasks`` is the ``s2v`` command."""
+
+from s2v_tasks.cli import main
+
+main()

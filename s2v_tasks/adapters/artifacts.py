@@ -1,0 +1,84 @@
+"""What Prefect's page shows of a run: one progress bar, one summary, one capped table of reasons."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+
+from s2v_tasks.runs import Run, progress
+from s2v_tasks.summary import Summary, markdown
+
+EVERY_S: Final = 5.0
+PATIENCE_S: Final = 10.0
+MAX_REASONS: Final = 50
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def reporting(run: Run) -> AsyncIterator[None]:
+    """Keep a progress artifact up to date while the run goes on. A server that is away is no obstacle."""
+
+    async def report() -> None:
+        artifact_id = None
+        while True:
+            with _tolerant():
+                async with asyncio.timeout(PATIENCE_S):
+                    share, words = _progress(run)
+                    if artifact_id is None:
+                        artifact_id = await acreate_progress_artifact(share, "s2v-progress", words)
+                    else:
+                        await aupdate_progress_artifact(artifact_id, share, words)
+            await asyncio.sleep(EVERY_S)
+
+    task = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        with _tolerant():
+            async with asyncio.timeout(PATIENCE_S):
+                share, words = _progress(run)
+                await acreate_progress_artifact(share, "s2v-progress", words)
+
+
+async def show_summary(summary: Summary, headline: str, *, gate: str, rate: str) -> None:
+    """Put the funnel and the reasons on the run's page."""
+    table = [{"outcome": o, "reason": r, "rows": n} for o, r, n in summary.reasons[:MAX_REASONS]]
+    with _tolerant():
+        async with asyncio.timeout(PATIENCE_S):
+            text = markdown(summary, headline, gate=gate, rate=rate)
+            await acreate_markdown_artifact(text, "s2v-summary", "What came of the run")
+            if table:
+                await acreate_table_artifact(
+                    table, "s2v-reasons", "Why rows did not pass, most frequent first"
+                )
+
+
+def _progress(run: Run) -> tuple[float, str]:
+    now = progress(run)
+    percent = 100.0 * now.done / now.total if now.total else 100.0
+    left = f", about {now.left_s / 60:.0f} min left" if now.left_s is not None else ""
+    return percent, (
+        f"{now.done:,} of {now.total:,} pictures, {now.passed:,} passed, USD {now.cost_usd:.4f},"
+        f" {now.rate_per_s:.2f} calls/s{left}"
+    )
+
+
+@contextlib.contextmanager
+def _tolerant() -> Iterator[None]:
+    """A page that can't be updated must not stop a run; it is said once in the log."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever the server or its client raises)
+        _log.warning("the run's page could not be updated (%s); the run goes on", type(error).__name__)

@@ -1,0 +1,181 @@
+"""A run's folder: where its files are, its manifest, and finding an unfinished run to continue."""
+
+import hashlib
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from s2v_tasks.adapters import storage
+from s2v_tasks.adapters.database import ledger_url
+from s2v_tasks.errors import UsageError
+from s2v_tasks.settings import CurateParameters
+
+Status = Literal["running", "stopped", "closed", "budget_spent", "published"]
+UNFINISHED: Final[frozenset[Status]] = frozenset({"running", "stopped"})
+_VERSIONS: Final = ("s2v-tasks", "prefect", "polars", "pyarrow", "great-expectations", "httpx", "sqlalchemy")
+
+
+class Manifest(BaseModel):
+    """``manifest.json``: what a run was asked to do and what came of it; holds no secret. Amounts in USD."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run_id: str
+    status: Status
+    started_at: datetime
+    finished_at: datetime | None = None
+    service: str
+    ledger: str
+    identity: str
+    parameters: CurateParameters
+    message: str | None = None
+    rows: int | None = None
+    counts: dict[str, int] = {}
+    cost_usd: dict[str, float] = {}
+    data_set_cost_usd: float | None = None
+    gate: dict[str, object] | None = None
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run, below ``OUT/runs/<run_id>/``."""
+
+    out: Path
+    run_id: str
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.out / "runs" / self.run_id
+
+    @property
+    def manifest_path(self) -> Path:
+        """What the run was asked and what came of it."""
+        return self.path / "manifest.json"
+
+    @property
+    def rows(self) -> Path:
+        """The input as it was when the run started; removed when the run is finished."""
+        return self.path / "work" / "rows.parquet"
+
+    @property
+    def verdicts(self) -> Path:
+        """A row for every input row."""
+        return self.path / "verdicts.parquet"
+
+    @property
+    def approved(self) -> Path:
+        """A row for every passed picture."""
+        return self.path / "approved.parquet"
+
+    @property
+    def gate(self) -> Path:
+        """The gate's report."""
+        return self.path / "gate.json"
+
+    @property
+    def docs(self) -> Path:
+        """Great Expectations' Data Docs."""
+        return self.path / "data_docs"
+
+    @classmethod
+    def of(cls, run_dir: Path) -> "RunFolder":
+        """The folder ``OUT/runs/<run_id>``.
+
+        Raises:
+            UsageError: It is not the folder of a run.
+        """
+        run_dir = run_dir.resolve()
+        folder = cls(run_dir.parent.parent, run_dir.name)
+        if folder.path != run_dir or not folder.manifest_path.is_file():
+            raise UsageError(f"{run_dir} is no run's folder; name one such as OUT/runs/<run_id>")
+        return folder
+
+    def read(self) -> Manifest:
+        """The manifest.
+
+        Raises:
+            UsageError: It can't be read.
+        """
+        try:
+            return Manifest.model_validate_json(self.manifest_path.read_bytes())
+        except (OSError, ValidationError):
+            raise UsageError(f"{self.manifest_path} can't be read; name the folder of another run") from None
+
+    def write(self, manifest: Manifest) -> None:
+        """Put the manifest in place, whole."""
+        storage.write_json(self.manifest_path, manifest.model_dump(mode="json"))
+
+    def hashes(self) -> dict[str, str]:
+        """The hashes of the data files that are there."""
+        files = (self.verdicts, self.approved, self.gate)
+        return {file.name: storage.sha256(file) for file in files if file.is_file()}
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
+        shutil.rmtree(self.rows.parent, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _VERSIONS}}
+
+
+def identity(parameters: CurateParameters, service: str, ledger: str, fingerprint: str) -> str:
+    """What makes two commands the same run: input, parameters, service and ledger."""
+    text = "\0".join((parameters.model_dump_json(), service, ledger, fingerprint))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def masked(url: str) -> str:
+    """A ledger's URL without its password.
+
+    Raises:
+        UsageError: It is no ledger's URL.
+    """
+    return ledger_url(url).render_as_string(hide_password=True)
+
+
+def new_run_id(now: datetime) -> str:
+    """UTC time and six random characters: sorts by time, never meets another."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def find_unfinished(out: Path, run_identity: str) -> str | None:
+    """The latest run below ``out`` that was asked the same and did not finish."""
+    found: list[tuple[datetime, str]] = []
+    for path in (out / "runs").glob("*/manifest.json"):
+        try:
+            manifest = RunFolder(out, path.parent.name).read()
+        except UsageError:
+            continue
+        if manifest.identity == run_identity and manifest.status in UNFINISHED:
+            found.append((manifest.started_at, manifest.run_id))
+    return max(found)[1] if found else None
+
+
+@contextmanager
+def nothing_left_on_usage_error(folder: RunFolder) -> Iterator[None]:
+    """Bad input leaves no trace: what was created for it is removed again."""
+    parents = (folder.path, folder.path.parent, folder.out)
+    created = [path for path in parents if not path.exists()]
+    try:
+        yield
+    except UsageError:
+        if folder.path in created:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        for path in created[1:]:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise

@@ -1,0 +1,342 @@
+"""The ``s2v`` command. Imports what a command needs only when it runs: ``--help`` must answer at once.
+
+Exit status, first that applies: 2 bad usage, 1 stopped on the way (the same command continues), 4 budget
+spent before all was judged, 3 gate closed, 0 published.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from s2v_tasks.errors import S2VError, UsageError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from s2v_tasks.settings import CurateParameters
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Curate portrait-image URLs: screen for free, judge at the account's pace, gate, publish.",
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
+MinPassRate = Annotated[float | None, typer.Option(help="Lowest passed / attempted. [default: 0.5]")]
+MaxCost = Annotated[
+    float | None, typer.Option(help="Highest cost of the data set over all runs, USD. [default: no limit]")
+]
+MaxCostPerApproved = Annotated[
+    float | None, typer.Option(help="Highest cost per approved picture, USD. [default: no limit]")
+]
+MaxUnknown = Annotated[float | None, typer.Option(help="Highest share of lost answers. [default: 0.05]")]
+MaxError = Annotated[float | None, typer.Option(help="Highest share of errors. [default: 0.10]")]
+MaxUnreachable = Annotated[
+    float | None, typer.Option(help="Highest share of unreachable pictures. [default: 0.20]")
+]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Pictures the budget did not reach don't close the gate.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("s2v-demo"),
+    debug: Debug = False,
+) -> None:
+    """Curate a set of sample pictures against an emulated service: no key, no cost, loopback only."""
+    for name in [n for n in os.environ if n.startswith(("S2V_", "DASHSCOPE_"))]:
+        del os.environ[name]
+    from s2v_tasks.adapters import prefect_server
+    from s2v_tasks.emulator import Emulator, EmulatorOptions
+    from s2v_tasks.emulator.samples import write_candidates
+
+    os.environ["PREFECT_API_URL"] = prefect_server.start()
+    with Emulator(EmulatorOptions()) as emulator:
+        os.environ |= {"DASHSCOPE_API_KEY": "demo", "DASHSCOPE_HTTP_BASE_URL": emulator.base_url}
+        out.mkdir(parents=True, exist_ok=True)
+        candidates = out / "candidates.parquet"
+        write_candidates(candidates, emulator.origin)
+        parameters = _parameters(
+            candidates=str(candidates),
+            out=str(out),
+            budget_usd=0.10,
+            source={"segment_column": None},
+            screening={"allow_private_hosts": True},
+        )
+        typer.echo("An emulated service stands for the vendor's: real HTTP, its rate limit, no real charge.")
+        status = _curate(parameters, None, new_run=True, debug=debug)
+        typer.echo(f"invoice    {len(emulator.invoice())} calls billed by the emulated service")
+    raise typer.Exit(status)
+
+
+@app.command()
+def curate(
+    candidates: Annotated[str, typer.Argument(help="parquet, csv or ndjson; a path or a glob")],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")],
+    budget_usd: Annotated[float, typer.Option(help="What this run may spend at most, USD.")],
+    url_column: Annotated[str, typer.Option(help="Column with the image URLs.")] = "image_url",
+    limit: Annotated[int | None, typer.Option(help="Only the first N input rows.")] = None,
+    segment_column: Annotated[
+        str | None, typer.Option(help="Every value of this column must pass the gate on its own too.")
+    ] = None,
+    min_pass_rate: MinPassRate = None,
+    max_cost_usd: MaxCost = None,
+    max_cost_per_approved_usd: MaxCostPerApproved = None,
+    max_unknown_share: MaxUnknown = None,
+    max_error_share: MaxError = None,
+    max_unreachable_share: MaxUnreachable = None,
+    allow_partial: AllowPartial = False,
+    ledger: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///PATH or postgresql://... [default: S2V_LEDGER_URL, OUT/ledger.sqlite3]"),
+    ] = None,
+    account: Annotated[str, typer.Option(help="Runs of one account share its rate.")] = "default",
+    budget_name: Annotated[str | None, typer.Option(help="Runs with this name share one cap.")] = None,
+    on_unknown: Annotated[
+        str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
+    ] = "retry",
+    no_screen: Annotated[bool, typer.Option("--no-screen", help="Judge every picture unseen.")] = False,
+    allow_private_hosts: Annotated[
+        bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
+    ] = False,
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
+    ] = False,
+    run_id: Annotated[str | None, typer.Option(help="Name of the run to begin or to continue.")] = None,
+    new_run: Annotated[
+        bool, typer.Option("--new-run", help="Begin anew, even if an unfinished run could be continued.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Curate candidate pictures into a gated, published data set."""
+    if ledger is not None:
+        # By the environment, not as a parameter: Prefect stores parameters, and a URL may hold a password.
+        os.environ["S2V_LEDGER_URL"] = ledger
+    thresholds = _given(
+        min_pass_rate=min_pass_rate,
+        max_cost_usd=max_cost_usd,
+        max_cost_per_approved_usd=max_cost_per_approved_usd,
+        max_unknown_share=max_unknown_share,
+        max_error_share=max_error_share,
+        max_unreachable_share=max_unreachable_share,
+        allow_partial=allow_partial,
+    )
+    parameters = _parameters(
+        candidates=candidates,
+        out=str(out),
+        budget_usd=budget_usd,
+        source={"url_column": url_column, "limit": limit, "segment_column": segment_column},
+        screening={"enabled": not no_screen, "allow_private_hosts": allow_private_hosts},
+        thresholds=thresholds,
+        spending={"account": account, "budget_name": budget_name, "on_unknown": on_unknown},
+        output={"keep_duplicates": keep_duplicates},
+    )
+    raise typer.Exit(_curate(parameters, run_id, new_run=new_run, debug=debug))
+
+
+@app.command()
+def gate(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run: OUT/runs/<run_id>")],
+    min_pass_rate: MinPassRate = None,
+    max_cost_usd: MaxCost = None,
+    max_cost_per_approved_usd: MaxCostPerApproved = None,
+    max_unknown_share: MaxUnknown = None,
+    max_error_share: MaxError = None,
+    max_unreachable_share: MaxUnreachable = None,
+    allow_partial: AllowPartial = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Publish the run if the gate is open.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a finished run again: no call, no cost. Limits not named are those of the run."""
+    from s2v_tasks.adapters.folder import RunFolder
+    from s2v_tasks.settings import Thresholds
+
+    given = _given(
+        min_pass_rate=min_pass_rate,
+        max_cost_usd=max_cost_usd,
+        max_cost_per_approved_usd=max_cost_per_approved_usd,
+        max_unknown_share=max_unknown_share,
+        max_error_share=max_error_share,
+        max_unreachable_share=max_unreachable_share,
+        allow_partial=allow_partial,
+    )
+    former = RunFolder.of(run_dir).read().parameters.thresholds
+    thresholds = _checked(Thresholds, {**former.model_dump(), **given})
+    _prepare_prefect(debug=debug)
+    from s2v_tasks.flows.gate import gate as gate_flow
+
+    state = asyncio.run(gate_flow(str(run_dir), thresholds, publish, return_state=True))
+    error = _error_of(state)
+    typer.echo(state.message)
+    raise typer.Exit(0 if error is None else error.exit_status)
+
+
+@app.command()
+def emulator(
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 8765,
+    window: Annotated[
+        str, typer.Option(help="How calls are counted: sliding, fixed, leaky, minute.")
+    ] = "sliding",
+    limit: Annotated[float, typer.Option(help="Calls allowed a second.")] = 5.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An error on demand, such as InternalError:rate=0.05 or drop:match=*/slow/*,times=2"
+        ),
+    ] = None,
+    latency_s: Annotated[float, typer.Option(help="Seconds a call takes.")] = 0.0,
+    jitter_s: Annotated[float, typer.Option(help="Up to so many seconds more.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Repeats jitter and faults.")] = 0,
+    invoice: Annotated[Path | None, typer.Option(help="Append every billed call to this file.")] = None,
+    debug: Debug = False,  # noqa: ARG001  (read by main)
+) -> None:
+    """Run the emulated detect service on loopback, with sample pictures and an invoice."""
+    from s2v_tasks.emulator import EmulatorOptions, serve
+
+    options = EmulatorOptions(
+        port=port,
+        window=window,
+        limit=limit,
+        faults=tuple(fault or ()),
+        latency_s=latency_s,
+        jitter_s=jitter_s,
+        seed=seed,
+        invoice_path=invoice,
+    )
+    serve(options, ready=lambda url: typer.echo(f"DASHSCOPE_HTTP_BASE_URL={url}"))
+
+
+def main() -> NoReturn:
+    """The command: one clear line for whatever goes wrong, and the exit status that says which kind."""
+    debug = "--debug" in sys.argv
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        status = _say(f"{error.format_message()} (s2v --help shows how)", 2)
+    except S2VError as error:
+        if debug:
+            raise
+        status = _say(str(error), error.exit_status)
+    except (typer.Abort, KeyboardInterrupt):
+        status = _say("interrupted; the same command continues", 1)
+    except Exception as error:
+        if debug:
+            raise
+        status = _say(f"a defect: {type(error).__name__}: {error}; --debug shows where", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool, debug: bool) -> int:
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from s2v_tasks.adapters.folder import find_unfinished, new_run_id
+    from s2v_tasks.plan import plan
+
+    planned = plan(parameters)
+    unfinished = None if new_run or run_id else find_unfinished(planned.out, planned.identity)
+    run_id = run_id or unfinished or new_run_id(datetime.now(UTC))
+    console = Console(stderr=True)
+    if planned.has_own_ledger:
+        console.print("ledger     outputs that share an account need one ledger: --ledger or S2V_LEDGER_URL")
+    if unfinished:
+        console.print(f"continuing run {run_id}, which did not finish", highlight=False)
+    _prepare_prefect(debug=debug)
+    from s2v_tasks.flows.curate import curate as curate_flow
+    from s2v_tasks.runs import WATCHER
+    from s2v_tasks.terminal import LiveBar
+
+    bar = LiveBar(console)
+    WATCHER.set(bar.follow)
+    arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
+    with bar.shown():
+        state = asyncio.run(curate_flow(**arguments, run_id=run_id, return_state=True))
+    return _show(state, planned.out / "runs" / run_id)
+
+
+def _show(state: "State[Any]", run_dir: Path) -> int:
+    """Print what came of a curation run, and give its exit status."""
+    import polars as pl
+    from rich.console import Console
+
+    from s2v_tasks.adapters.storage import pointer_path
+    from s2v_tasks.summary import summarise
+    from s2v_tasks.terminal import funnel, money, places
+    from s2v_tasks.verdicts import SCHEMA
+
+    error = _error_of(state)
+    if isinstance(error, UsageError):
+        raise error
+    console = Console(highlight=False, soft_wrap=True)
+    verdicts, unspent = run_dir / "verdicts.parquet", 0
+    if verdicts.exists():
+        summary = summarise(pl.scan_parquet(verdicts).select(*SCHEMA).collect())
+        unspent = summary.unspent
+        console.print(funnel(summary))
+        console.print(money(summary))
+        for label, path in places(run_dir):
+            console.print(f"{label:<10} {path}", markup=False)
+    if error is not None:
+        _say(str(error), error.exit_status)
+        return error.exit_status
+    console.print(f"{'pointer':<10} {pointer_path(run_dir.parent.parent)}", markup=False)
+    console.print(f"[bold green]{state.message}[/]")
+    return 4 if unspent else 0
+
+
+def _error_of(state: "State[Any]") -> S2VError | None:
+    """The obstacle that ended a flow, or None if it completed."""
+    if state.is_completed():
+        return None
+    error = asyncio.run(state.aresult(raise_on_failure=False))
+    if isinstance(error, S2VError):
+        return error
+    return S2VError(f"the flow ended {state.name}: {state.message}; --debug shows more")
+
+
+def _prepare_prefect(*, debug: bool) -> None:
+    """Prefect, on the user's server or one of our own; its log stays on its page unless asked for."""
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from s2v_tasks.adapters.prefect_server import ensure_prefect_api
+
+    ensure_prefect_api()
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def _parameters(**values: object) -> "CurateParameters":
+    from s2v_tasks.settings import CurateParameters
+
+    return _checked(CurateParameters, values)
+
+
+def _checked(model: Any, values: dict[str, Any]) -> Any:
+    """A group of parameters, or one line that names the option and what is wrong with its value."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][-1]).replace("_", "-")
+        raise UsageError(f"--{option}: {first['msg']} (given: {first['input']!r})") from None
+
+
+def _say(line: str, status: int) -> int:
+    typer.echo(f"s2v: {line}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

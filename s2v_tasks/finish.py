@@ -1,0 +1,118 @@
+"""How a run ends: its manifest, its page, and the Prefect state that says the same in words."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from s2v_tasks import gate as stage6
+from s2v_tasks.adapters.artifacts import show_summary
+from s2v_tasks.adapters.folder import Status
+from s2v_tasks.errors import BudgetSpent, GateClosed, S2VError
+from s2v_tasks.ledger import State as AttemptState
+from s2v_tasks.ledger import usd
+from s2v_tasks.models import GateReport
+from s2v_tasks.publish import Publication
+from s2v_tasks.runs import Run
+from s2v_tasks.summary import Summary, summarise
+from s2v_tasks.verdicts import SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What a curation run came to, for callers: the `curate` flow's result."""
+
+    run_id: str
+    run_dir: Path
+    status: Status
+    summary: Summary
+    publication: Publication | None
+    message: str
+
+
+async def ended(
+    run: Run,
+    report: GateReport | None = None,
+    publication: Publication | None = None,
+) -> State[Any]:
+    """Write the manifest, show the summary, and return the run's state.
+
+    Without a ``report`` the run stopped on the way.
+    """
+    summary = summarise(pl.scan_parquet(run.folder.verdicts).select(*SCHEMA).collect())
+    status, error, message = _end(run, summary, report, publication)
+    charges = await run.ledger.charges(run.lease)
+    run.manifest = run.manifest.model_copy(
+        update={
+            "status": status,
+            "finished_at": datetime.now(UTC),
+            "message": message,
+            "counts": _counts(summary),
+            "cost_usd": {
+                "billed": usd(charges[AttemptState.BILLED]),
+                "unknown": usd(charges[AttemptState.UNKNOWN] + charges[AttemptState.RESERVED]),
+            },
+            "data_set_cost_usd": summary.data_set_cost_usd,
+            "gate": _gate(report),
+            "files": run.folder.hashes(),
+        }
+    )
+    run.folder.write(run.manifest)
+    if status != "stopped":
+        run.folder.clean()
+    gate = stage6.words(report) if report is not None else "not judged: the run stopped on the way."
+    await show_summary(summary, message, gate=gate, rate=_pace(run))
+    curated = Curated(run.folder.run_id, run.folder.path, status, summary, publication, message)
+    return Completed(message=message, data=curated) if error is None else failed(error)
+
+
+def failed(error: S2VError) -> State[Any]:
+    """A state that says in plain words what happened; callers still get the exception."""
+    return Failed(message=error.message, data=error)
+
+
+def _end(
+    run: Run, summary: Summary, report: GateReport | None, publication: Publication | None
+) -> tuple[Status, S2VError | None, str]:
+    if report is None:
+        error: S2VError = run.stopped or S2VError("the run stopped on the way; run the same command again")
+        return "stopped", error, error.message
+    if report.open:
+        spent = f"; {summary.unspent} rows were not reached by the budget" if summary.unspent else ""
+        if publication is None:
+            return "published", None, f"gate open, but a run that started later is published{spent}"
+        return "published", None, f"published {publication.rows} approved pictures{spent}"
+    words = stage6.words(report)
+    if summary.unspent:
+        error = BudgetSpent(
+            f"the budget was spent before {summary.unspent} of {summary.rows} rows were judged; run again with"
+            f" a new --budget-usd (what is known costs nothing), or --allow-partial. {words}"
+        )
+        return "budget_spent", error, error.message
+    return "closed", GateClosed(words), words
+
+
+def _pace(run: Run) -> str:
+    tally = run.engine.tally
+    used = (
+        f"{tally.sent} calls at {tally.rate_per_s:.2f} a second" if tally.sent > 1 else f"{tally.sent} calls"
+    )
+    return (
+        f"{used}; allowed {run.allowance.rate_per_s:g} a second by {run.allowance.source}."
+        " The limit's slots are not taken: the ledger keeps the pace."
+    )
+
+
+def _gate(report: GateReport | None) -> dict[str, object] | None:
+    if report is None:
+        return None
+    return {"open": report.open, "failed": [str(expectation) for expectation in report.failed]}
+
+
+def _counts(summary: Summary) -> dict[str, int]:
+    names = ("passed", "failed", "screened_out", "error", "unknown", "unspent")
+    return {**{name: getattr(summary, name) for name in names}, "duplicate": summary.duplicates}

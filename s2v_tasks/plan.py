@@ -1,0 +1,76 @@
+"""What a run would do, checked against the world before anything is written or asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from s2v_tasks import candidates as stage1
+from s2v_tasks.adapters import storage
+from s2v_tasks.adapters.dashscope import Access, service_of
+from s2v_tasks.adapters.folder import identity, masked
+from s2v_tasks.errors import UsageError
+from s2v_tasks.ledger import images_bought
+from s2v_tasks.models import WAN22_S2V_DETECT
+from s2v_tasks.settings import CurateParameters, DashScope, Environment
+from s2v_tasks.verdicts import SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that could be opened: parameters checked against the world, nothing written, nobody asked."""
+
+    parameters: CurateParameters
+    access: Access
+    service: str
+    ledger_url: str
+    files: list[Path]
+    identity: str
+
+    @property
+    def has_own_ledger(self) -> bool:
+        """Whether the ledger is the one of this output folder, known to no other."""
+        return self.ledger_url == _own_ledger(self.out)
+
+    @property
+    def out(self) -> Path:
+        """The folder everything is written below."""
+        return Path(self.parameters.out).resolve()
+
+
+def plan(parameters: CurateParameters) -> Plan:
+    """Check everything that can be checked before anything is written or asked.
+
+    Raises:
+        UsageError: Something is missing or wrong; the message says what to do.
+    """
+    try:
+        access = Access.of(DashScope())
+    except ValidationError as error:
+        wrong = {str(e["loc"][0]) for e in error.errors()}
+        if "api_key" in wrong:
+            raise UsageError(
+                "no API key: set DASHSCOPE_API_KEY (or try `s2v demo`, which needs none)"
+            ) from None
+        raise UsageError("DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1") from None
+    if not access.api_key.get_secret_value().strip():
+        raise UsageError("DASHSCOPE_API_KEY is empty: set it (or try `s2v demo`, which needs none)")
+    files = storage.find(parameters.candidates)
+    source = parameters.source
+    with storage.reading(parameters.candidates):
+        schema = storage.scan(files).collect_schema()
+    stage1.check_columns(schema, source.url_column, SCHEMA, source.segment_column)
+    if not images_bought(parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd):
+        raise UsageError(
+            f"a budget of USD {parameters.budget_usd} buys no picture at"
+            f" USD {WAN22_S2V_DETECT.price_micro_usd / 1e6} each; raise --budget-usd"
+        )
+    own = _own_ledger(Path(parameters.out).resolve())
+    ledger_url = parameters.spending.ledger or Environment().ledger_url or own
+    service = service_of(access.base_url)
+    run_identity = identity(parameters, service, masked(ledger_url), storage.fingerprint(files))
+    return Plan(parameters, access, service, ledger_url, files, run_identity)
+
+
+def _own_ledger(out: Path) -> str:
+    return f"sqlite:///{out / 'ledger.sqlite3'}"

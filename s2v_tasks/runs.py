@@ -1,0 +1,312 @@
+"""One run's parts, wired: opened at the top of a flow, found by its tasks through a context variable.
+
+`open_run` turns parameters into a `Run`: input read, ledger open, run leased, engine and fetcher ready. The
+stages stay in their modules; here is only who holds what, and for how long.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final, Protocol
+
+import polars as pl
+
+from s2v_tasks import candidates as stage1
+from s2v_tasks import verdicts as stage5
+from s2v_tasks.adapters import storage
+from s2v_tasks.adapters.clock import Clock, SystemClock
+from s2v_tasks.adapters.dashscope import DetectClient
+from s2v_tasks.adapters.database import Lease, LedgerDatabase, Scope
+from s2v_tasks.adapters.folder import (
+    UNFINISHED,
+    Manifest,
+    RunFolder,
+    masked,
+    nothing_left_on_usage_error,
+    versions,
+)
+from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
+from s2v_tasks.adapters.lease import BEAT_S
+from s2v_tasks.engine import Engine
+from s2v_tasks.errors import InputError, Interrupted, RunStopped, UsageError
+from s2v_tasks.ledger import images_bought
+from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
+from s2v_tasks.plan import Plan
+from s2v_tasks.settings import CurateParameters
+
+CHUNK_ROWS: Final = 1_000
+"""Pictures looked up in the ledger at once."""
+
+
+class Rate(Protocol):
+    """The account's allowance, calls a second, and where that number is from."""
+
+    rate_per_s: float
+    source: str
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that the tasks of one run share. ``screened`` and ``judged`` grow as shards come back."""
+
+    parameters: CurateParameters
+    profile: Profile
+    folder: RunFolder
+    manifest: Manifest
+    ledger: LedgerDatabase
+    lease: Lease
+    engine: Engine
+    fetcher: ImageFetcher
+    clock: Clock
+    allowance: Rate
+    identified: pl.DataFrame
+    screened: list[pl.DataFrame] = field(default_factory=list)
+    judged: list[pl.DataFrame] = field(default_factory=list)
+    screened_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def stopped(self) -> RunStopped | None:
+        """Why the run asks nothing more, if so."""
+        return self.engine.stopped
+
+    def keep_screened(self, shard: list[Screened]) -> None:
+        """Add what the screen told about a shard."""
+        self.screened.append(stage5.screened_frame(shard))
+        self.screened_out.update(s.reason for s in shard if s.reason is not None)
+
+    def keep_judged(self, shard: list[Verdict]) -> None:
+        """Add what the paid stage told about a shard."""
+        self.judged.append(stage5.judged_frame(shard))
+
+    async def shards(self) -> AsyncIterator[list[Candidate]]:
+        """The unique pictures that need a look, in shards; what the ledger knows is kept on the way."""
+        shard: list[Candidate] = []
+        size = self.parameters.output.shard_size
+        fresh = stage1.fresh(self.identified.lazy()).collect()
+        for chunk in fresh.iter_slices(CHUNK_ROWS):
+            known = await self.engine.known(chunk["image_key"].to_list())
+            self.keep_judged(list(known.values()))
+            for key, url in chunk.select("image_key", "url").iter_rows():
+                if key not in known:
+                    shard.append(Candidate(key, url))
+                if len(shard) == size:
+                    yield shard
+                    shard = []
+        if shard:
+            yield shard
+
+    def collect(self) -> dict[str, int]:
+        """Write ``verdicts.parquet``, one row for every input row, and count the outcomes.
+
+        Raises:
+            ConservationError: Rows or outcomes do not add up.
+        """
+        screened = pl.concat([stage5.screened_frame([]), *self.screened])
+        judged = pl.concat([stage5.judged_frame([]), *self.judged])
+        rows = stage5.outcomes(self.identified.lazy(), screened.lazy(), judged.lazy()).collect()
+        counts = stage5.conserved(rows, self.identified.height)
+        rows_in = pl.scan_parquet(self.folder.rows)
+        storage.sink(stage5.assemble(rows_in, rows.lazy()), self.folder.verdicts)
+        if self.stopped is None:
+            keep = self.parameters.output.keep_duplicates
+            verdicts = pl.scan_parquet(self.folder.verdicts)
+            storage.sink(stage5.approved(verdicts, keep_duplicates=keep), self.folder.approved)
+        return counts
+
+
+CURRENT: ContextVar[Run] = ContextVar("s2v_run")
+"""The run that the tasks work for."""
+
+WATCHER: ContextVar[Callable[[Run], None] | None] = ContextVar("s2v_watcher", default=None)
+"""Told of a run when it opens: how a terminal comes to show its progress."""
+
+
+@asynccontextmanager
+async def open_run(
+    planned: Plan, run_id: str, allowance: Rate, clock: Clock | None = None
+) -> AsyncIterator[Run]:
+    """Open a run, new or left behind, and make it the current one.
+
+    Raises:
+        UsageError: The input can't be used, or the run is finished, different or in other hands.
+    """
+    clock = clock or SystemClock()
+    folder = RunFolder(planned.out, run_id)
+    async with AsyncExitStack() as stack:
+        with nothing_left_on_usage_error(folder):
+            manifest = _manifest(planned, folder, clock)
+            identified = await asyncio.to_thread(_snapshot, planned, folder)
+            ledger = await stack.enter_async_context(LedgerDatabase(planned.ledger_url, clock))
+            lease = await _lease(planned, run_id, ledger)
+        client = await stack.enter_async_context(DetectClient(planned.access, WAN22_S2V_DETECT))
+        screening = planned.parameters.screening
+        options = FetchOptions(allow_private_hosts=screening.allow_private_hosts)
+        fetcher = await stack.enter_async_context(ImageFetcher(options, WAN22_S2V_DETECT))
+        engine = Engine(ledger, lease, client, clock, lambda: allowance.rate_per_s)
+        run = Run(
+            planned.parameters,
+            WAN22_S2V_DETECT,
+            folder,
+            manifest.model_copy(update={"rows": identified.height}),
+            ledger,
+            lease,
+            engine,
+            fetcher,
+            clock,
+            allowance,
+            identified,
+        )
+        folder.write(run.manifest)
+        stack.push_async_callback(_close, run)
+        stack.enter_context(_stopping_on_signals(engine))
+        await stack.enter_async_context(_beating(ledger, lease, engine))
+        await client.warm()
+        token = CURRENT.set(run)
+        try:
+            if (watch := WATCHER.get()) is not None:
+                watch(run)
+            yield run
+        finally:
+            CURRENT.reset(token)
+
+
+async def _close(run: Run) -> None:
+    """Let the calls under way settle, then give the lease back; what is still out counts as unknown."""
+    await run.engine.finish()
+    status = run.manifest.status
+    await run.ledger.close_run(run.lease, "stopped" if status == "running" else status)
+
+
+def _manifest(planned: Plan, folder: RunFolder, clock: Clock) -> Manifest:
+    """The manifest of a new run, or that of the run which is continued."""
+    fresh = Manifest(
+        run_id=folder.run_id,
+        status="running",
+        started_at=clock.utcnow(),
+        service=planned.service,
+        ledger=masked(planned.ledger_url),
+        identity=planned.identity,
+        parameters=planned.parameters,
+        versions=versions(),
+    )
+    if not folder.manifest_path.exists():
+        return fresh
+    former = folder.read()
+    if former.status not in UNFINISHED:
+        raise UsageError(f"run {former.run_id} is finished and is never reopened; leave --run-id out")
+    if former.identity != planned.identity:
+        raise UsageError(
+            f"run {former.run_id} had another input or other parameters; repeat its command, or use --new-run"
+        )
+    return fresh.model_copy(update={"started_at": former.started_at})
+
+
+def _snapshot(planned: Plan, folder: RunFolder) -> pl.DataFrame:
+    """Keep the input as it is now, and name its pictures: what is paid for can't change under way."""
+    source = planned.parameters.source
+    with storage.reading(planned.parameters.candidates):
+        if not folder.rows.exists():
+            rows = storage.scan(planned.files)
+            storage.sink(rows if source.limit is None else rows.head(source.limit), folder.rows)
+        urls = pl.scan_parquet(folder.rows).select(source.url_column)
+        identified = stage1.identify(urls, source.url_column).collect(engine="streaming")
+    if identified.is_empty():
+        raise InputError(f"{planned.parameters.candidates} holds no rows; there is nothing to curate")
+    return identified
+
+
+async def _lease(planned: Plan, run_id: str, ledger: LedgerDatabase) -> Lease:
+    spending = planned.parameters.spending
+    scope = Scope(planned.service, spending.account, WAN22_S2V_DETECT)
+    cap = images_bought(planned.parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd)
+    budget = f"name:{spending.budget_name}" if spending.budget_name else f"run:{run_id}"
+    return await ledger.open_run(run_id, scope, budget, cap, spending.on_unknown)
+
+
+@asynccontextmanager
+async def _beating(ledger: LedgerDatabase, lease: Lease, engine: Engine) -> AsyncIterator[None]:
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await ledger.beat(lease)
+            except RunStopped as error:
+                engine.stop(error)
+                return
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(engine: Engine) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the run in order; a second one is handled as before this run."""
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+
+    def restore(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        signal.signal(number, before.pop(number))
+
+    def stop(number: signal.Signals) -> None:
+        restore(number)
+        engine.stop(
+            Interrupted(f"stopped by {number.name}; everything received is kept: the same command continues")
+        )
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError, RuntimeError):  # only the main thread hears signals
+            handler: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(number)
+            loop.add_signal_handler(number, stop, number)
+            before[number] = handler
+    try:
+        yield
+    finally:
+        for number in tuple(before):
+            restore(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. ``done`` of ``total`` unique pictures; ``left_s`` None while it can't be told."""
+
+    done: int
+    total: int
+    calls: int
+    judged: int
+    passed: int
+    cost_usd: float
+    rate_per_s: float
+    left_s: float | None
+
+
+def progress(run: Run) -> Progress:
+    """How far a run is, now."""
+    tally = run.engine.tally
+    total = run.identified.filter(pl.col("duplicate_of").is_null() & pl.col("reason").is_null()).height
+    judged, screened_out = sum(tally.judged.values()), sum(run.screened_out.values())
+    done = judged + screened_out + tally.reused
+    paid_share = judged / (judged + screened_out) if judged else None
+    rate = tally.rate_per_s
+    left_s = (total - done) * paid_share / rate if paid_share is not None and rate else None
+    return Progress(
+        done,
+        total,
+        tally.calls,
+        judged,
+        tally.judged[Outcome.PASSED],
+        tally.charged_micro_usd / 1e6,
+        rate,
+        left_s,
+    )

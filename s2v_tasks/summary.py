@@ -1,0 +1,96 @@
+"""A finished run in a few numbers, for people: the funnel from candidates to approved pictures."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from s2v_tasks.models import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The funnel. Counts are rows; ``reasons`` are (outcome, reason, rows), most frequent first; USD."""
+
+    rows: int
+    duplicates: int
+    screened_out: int
+    known: int
+    judged: int
+    passed: int
+    failed: int
+    error: int
+    unknown: int
+    unspent: int
+    reasons: tuple[tuple[str, str, int], ...]
+    cost_usd: float
+    data_set_cost_usd: float
+
+    @property
+    def cost_per_approved_usd(self) -> float | None:
+        """What one approved picture cost, over all runs; None if there is none."""
+        return self.data_set_cost_usd / self.passed if self.passed else None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Passed of attempted; None if nothing was attempted."""
+        attempted = self.passed + self.failed + self.error + self.unknown
+        return self.passed / attempted if attempted else None
+
+    def reasons_of(self, outcome: Outcome) -> list[tuple[str, int]]:
+        """The reasons of one outcome and their rows."""
+        return [(reason, rows) for of, reason, rows in self.reasons if of == outcome]
+
+
+def summarise(outcome_rows: pl.DataFrame) -> Summary:
+    """Count a frame of `s2v_tasks.verdicts.SCHEMA`."""
+    counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
+    reasons = (
+        outcome_rows.filter(pl.col("reason").is_not_null())
+        .group_by("outcome", "reason")
+        .len()
+        .sort("len", "outcome", "reason", descending=[True, False, False])
+    )
+    attempted = sum(
+        counts.get(o, 0) for o in (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
+    )
+    known = int(outcome_rows["from_ledger"].sum())
+    return Summary(
+        rows=outcome_rows.height,
+        duplicates=counts.get(Outcome.DUPLICATE, 0),
+        screened_out=counts.get(Outcome.SCREENED_OUT, 0),
+        known=known,
+        judged=attempted - known,
+        passed=counts.get(Outcome.PASSED, 0),
+        failed=counts.get(Outcome.FAILED, 0),
+        error=counts.get(Outcome.ERROR, 0),
+        unknown=counts.get(Outcome.UNKNOWN, 0),
+        unspent=counts.get(Outcome.UNSPENT, 0),
+        reasons=tuple(reasons.iter_rows()),
+        cost_usd=round(float(outcome_rows["cost_usd"].sum()), 6),
+        data_set_cost_usd=round(float(outcome_rows["paid_usd"].sum()), 6),
+    )
+
+
+def markdown(summary: Summary, headline: str, *, gate: str, rate: str) -> str:
+    """The same for a page: a table of the funnel, the gate in words, the rate and where it is from."""
+    per_approved = summary.cost_per_approved_usd
+    rows = [
+        ("candidates", summary.rows),
+        ("duplicates", summary.duplicates),
+        ("screened out for free", summary.screened_out),
+        ("known from earlier runs", summary.known),
+        ("judged now", summary.judged),
+        ("**passed**", summary.passed),
+        ("failed", summary.failed),
+        ("errors", summary.error),
+        ("unknown (answer lost)", summary.unknown),
+        ("unspent", summary.unspent),
+    ]
+    table = "\n".join(f"| {label} | {count:,} |" for label, count in rows)
+    price = f"USD {per_approved:.6f}" if per_approved is not None else "-"
+    return (
+        f"## {headline}\n\n| | rows |\n| --- | ---: |\n{table}\n\n"
+        f"**Cost** this run USD {summary.cost_usd:.6f}, data set over all runs"
+        f" USD {summary.data_set_cost_usd:.6f}, per approved picture {price}.\n\n"
+        f"**Gate** {gate}\n\n**Pace** {rate}\n"
+    )

@@ -1,0 +1,131 @@
+"""What a person sees in the terminal: a live bar while the run goes on, and the funnel at its end."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from s2v_tasks.models import Outcome
+
+if TYPE_CHECKING:
+    from s2v_tasks.runs import Run
+    from s2v_tasks.summary import Summary
+
+LOOK_EVERY_S: Final = 0.25
+BAR_WIDTH: Final = 30
+MAX_REASONS: Final = 6
+
+
+class LiveBar:
+    """A progress bar that follows a run: pictures done, calls a second, cost so far, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(BAR_WIDTH),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None, words="")
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the bar for as long as the block lasts."""
+        with self._bar:
+            try:
+                yield
+            finally:
+                self._over.set()
+                if self._thread is not None:
+                    self._thread.join()
+
+    def follow(self, run: "Run") -> None:
+        """Follow a run that has just opened."""
+        self._thread = threading.Thread(target=self._look, args=(run,), daemon=True)
+        self._thread.start()
+
+    def _look(self, run: "Run") -> None:
+        from s2v_tasks.runs import progress
+
+        while not self._over.wait(LOOK_EVERY_S):
+            now = progress(run)
+            words = f"{now.rate_per_s:.2f} calls/s  USD {now.cost_usd:.4f}"
+            if now.left_s is not None:
+                words += f"  {_duration(now.left_s)} left"
+            self._bar.update(
+                self._task, description="curating", completed=now.done, total=now.total, words=words
+            )
+
+
+def funnel(summary: "Summary") -> Table:
+    """The way from candidates to approved pictures, as a table with bars."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_column()
+
+    def line(label: str, count: int, style: str = "", *, always: bool = True) -> None:
+        if count or always:
+            width = max(1, round(BAR_WIDTH * count / summary.rows)) if count else 0
+            table.add_row(Text(label, style), Text(f"{count:,}", style), Text("█" * width, style or "cyan"))
+
+    def reasons(outcome: Outcome) -> None:
+        found = summary.reasons_of(outcome)
+        for reason, count in found[:MAX_REASONS]:
+            line(f"    {reason}", count, "dim")
+        line("    other reasons", sum(count for _, count in found[MAX_REASONS:]), "dim", always=False)
+
+    line("candidates", summary.rows, "bold")
+    line("  duplicates", summary.duplicates, "yellow")
+    line("  screened out for free", summary.screened_out, "yellow")
+    reasons(Outcome.SCREENED_OUT)
+    line("  known, not paid again", summary.known)
+    line("  judged now", summary.judged)
+    line("passed", summary.passed, "bold green")
+    line("failed", summary.failed, "red")
+    reasons(Outcome.FAILED)
+    line("errors", summary.error, "red")
+    reasons(Outcome.ERROR)
+    line("unknown (answer lost)", summary.unknown, "magenta", always=False)
+    line("unspent", summary.unspent, "magenta", always=False)
+    reasons(Outcome.UNSPENT)
+    return table
+
+
+def money(summary: "Summary") -> str:
+    """The cost in one line; USD."""
+    per_approved = summary.cost_per_approved_usd
+    each = f"{per_approved:.6f}" if per_approved is not None else "-"
+    return (
+        f"cost USD {summary.cost_usd:.6f} this run, {summary.data_set_cost_usd:.6f} for this data set"
+        f" over all runs, {each} per approved picture"
+    )
+
+
+def places(run_dir: Path) -> list[tuple[str, Path]]:
+    """Where to look for more, of what is there."""
+    found = [
+        ("verdicts", run_dir / "verdicts.parquet"),
+        ("approved", run_dir / "approved.parquet"),
+        ("Data Docs", run_dir / "data_docs" / "index.html"),
+    ]
+    return [(label, path) for label, path in found if path.exists()]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
