@@ -1,17 +1,18 @@
 """Curate, then start the stage behind it, only on an open gate, with the path of the published file."""
 
+from inspect import isawaitable
 from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.deployments import run_deployment
+from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Completed, Failed
 from pydantic import Field
+from s2v_tasks.flows.curate import curate
 
 from s2v_tasks.errors import UsageError
 from s2v_tasks.finish import Curated, failed
-from s2v_tasks.flows.curate import curate
 from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
 
 
@@ -56,12 +57,13 @@ async def pipeline(
 async def _start(stage: str, parameters: dict[str, Any]) -> State[Any]:
     """Run a flow or a deployment to its end, and return its state."""
     if ":" in stage:
-        behind = load_flow_from_entrypoint(stage)
-        state: State[Any] = await behind(**parameters, return_state=True)
+        behind: Any = load_flow_from_entrypoint(stage)
+        came = behind(**parameters, return_state=True)
+        state: State[Any] = await came if isawaitable(came) else came
         return state
     if stage.count("/") != 1:
         return failed(UsageError(f"no such stage: {stage}; name a flow/deployment, or a flow as module:flow"))
-    run = await run_deployment(stage, parameters=parameters)
+    run = await arun_deployment(stage, parameters=parameters)
     if run.state is None or not run.state.is_completed():
         return Failed(message=f"the stage behind, {stage}, did not complete: {run.state and run.state.name}")
     return Completed(message=f"published, and {stage} completed")

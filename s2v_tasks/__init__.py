@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from s2v_tasks.errors import S2VError
     from s2v_tasks.finish import Curated
     from s2v_tasks.flows.curate import curate
-    from s2v_tasks.flows.gate import gate
     from s2v_tasks.flows.pipeline import pipeline
     from s2v_tasks.publish import Publication
     from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
@@ -37,7 +36,6 @@ _WHERE = {
     "Spending": "settings",
     "Thresholds": "settings",
     "curate": "flows.curate",
-    "gate": "flows.gate",
     "pipeline": "flows.pipeline",
 }
 
@@ -54,7 +52,6 @@ __all__ = [
     "Spending",
     "Thresholds",
     "curate",
-    "gate",
     "pipeline",
 ]
 

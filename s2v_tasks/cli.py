@@ -318,7 +318,8 @@ def _given(**options: object) -> dict[str, object]:
 def _parameters(**values: object) -> "CurateParameters":
     from s2v_tasks.settings import CurateParameters
 
-    return _checked(CurateParameters, values)
+    parameters: CurateParameters = _checked(CurateParameters, values)
+    return parameters
 
 
 def _checked(model: Any, values: dict[str, Any]) -> Any:

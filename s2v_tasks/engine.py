@@ -14,12 +14,17 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from s2v_tasks.adapters.clock import Clock
-from s2v_tasks.adapters.database import Busy, Lease, LedgerDatabase, NotReserved, Reserved, Spent
+from s2v_tasks.adapters.database import LedgerDatabase
+from s2v_tasks.adapters.lease import Lease
 from s2v_tasks.detect import Answer, Kind, Request, build_request, no_answer
 from s2v_tasks.errors import AccountRefused, Outage, RunStopped
 from s2v_tasks.ledger import (
     BUDGET_SPENT,
     RUN_STOPPED,
+    Busy,
+    NotReserved,
+    Reserved,
+    Spent,
     Standing,
     is_success,
     lost_verdict,

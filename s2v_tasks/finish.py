@@ -89,8 +89,8 @@ def _end(
     words = stage6.words(report)
     if summary.unspent:
         error = BudgetSpent(
-            f"the budget was spent before {summary.unspent} of {summary.rows} rows were judged; run again with"
-            f" a new --budget-usd (what is known costs nothing), or --allow-partial. {words}"
+            f"the budget was spent before {summary.unspent} of {summary.rows} rows were judged; run again"
+            f" with a new --budget-usd (what is known costs nothing), or --allow-partial. {words}"
         )
         return "budget_spent", error, error.message
     return "closed", GateClosed(words), words

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from s2v_tasks.detect import NO_ANSWER, Answer, Kind
-from s2v_tasks.models import Billing, Outcome, Verdict
+from s2v_tasks.models import Billing, Outcome, Profile, Verdict
 from s2v_tasks.settings import OnUnknown
 
 
@@ -88,8 +88,46 @@ class Standing:
         return self.verdict is None and self.lost >= LOST_ANSWERS_ALLOWED[on_unknown]
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose pictures and whose pace: verdicts are kept apart by service, the pace by account too."""
+
+    service: str
+    account: str
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A call that may be made: picture, money and instant are reserved. ``at_s`` is on the local clock."""
+
+    attempt_id: int
+    at_s: float
+    instant_us: int
+    after_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotReserved:
+    """No call is to be made: the standing says why (known or exhausted)."""
+
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another live run has a call for this picture under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The budget is used up. Not ``final`` while calls are under way that may turn out free."""
+
+    final: bool
+
+
 def verdict_of(image_key: str, answer: Answer) -> Verdict:
-    """The verdict that an answer gives if no further attempt is made; charges are added by `with_charges`."""
+    """The verdict that an answer gives if no further attempt is made."""
     return Verdict(
         image_key,
         answer.outcome,

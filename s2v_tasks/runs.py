@@ -22,7 +22,7 @@ from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.clock import Clock, SystemClock
 from s2v_tasks.adapters.dashscope import DetectClient
-from s2v_tasks.adapters.database import Lease, LedgerDatabase, Scope
+from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.folder import (
     UNFINISHED,
     Manifest,
@@ -32,10 +32,10 @@ from s2v_tasks.adapters.folder import (
     versions,
 )
 from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
-from s2v_tasks.adapters.lease import BEAT_S
+from s2v_tasks.adapters.lease import BEAT_S, Lease
 from s2v_tasks.engine import Engine
 from s2v_tasks.errors import InputError, Interrupted, RunStopped, UsageError
-from s2v_tasks.ledger import images_bought
+from s2v_tasks.ledger import Scope, images_bought
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
 from s2v_tasks.plan import Plan
 from s2v_tasks.settings import CurateParameters

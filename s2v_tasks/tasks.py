@@ -101,12 +101,12 @@ def _judge(
     own = verdicts.select(*stage5.SCHEMA).collect()
     stage6.check_unique(own)
     frame = stage6.facts_of(verdicts, segment_column).collect()
-    facts = stage6.read_facts(frame)
-    rows = folder.read().rows
-    parameters = stage6.parameters(
-        thresholds, rows=own.height if rows is None else rows, segments=len(facts) - 1
-    )
-    return stage6.report(gx.judge(own, frame, parameters, docs), facts, judged_at)
+    segments = 0
+    if segment_column is not None:
+        segments = verdicts.select(pl.col(segment_column).n_unique()).collect().item()
+    rows = folder.read().rows  # counted where they were read
+    parameters = stage6.parameters(thresholds, rows=rows, segments=segments)
+    return stage6.report(gx.judge(own, frame, parameters, docs), stage6.read_facts(frame), judged_at)
 
 
 def _document(report: GateReport, thresholds: Thresholds) -> dict[str, object]:

@@ -1,141 +1,45 @@
 """The ledger and the pace in a SQL database: one transaction for each thing that must not come apart.
 
-SQLite for one machine, PostgreSQL when several share an account; the statements are the same. A writer on
-SQLite begins IMMEDIATE, a writer on PostgreSQL locks the pace row first, so ``now`` is always read while
-nobody else can reserve.
+A writer on SQLite begins IMMEDIATE, one on PostgreSQL locks the pace row first, so ``now`` is always read
+while nobody else can reserve.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
-from s2v_tasks.adapters.clock import Clock
-from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder
+from s2v_tasks.adapters.connection import Database
+from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder, Lease
 from s2v_tasks.detect import Answer
-from s2v_tasks.errors import LeaseLost, LedgerUnavailable, UsageError
-from s2v_tasks.ledger import CHARGED, MOVES, Standing, State, settled_state, verdict_of
-from s2v_tasks.models import Billing, Outcome, Profile, Verdict
+from s2v_tasks.errors import LeaseLost, UsageError
+from s2v_tasks.ledger import (
+    CHARGED,
+    MOVES,
+    Busy,
+    NotReserved,
+    Reserved,
+    Scope,
+    Spent,
+    Standing,
+    State,
+    settled_state,
+    verdict_of,
+)
+from s2v_tasks.models import Billing, Outcome, Verdict
 from s2v_tasks.settings import OnUnknown
 
 _REMEMBERED = ("reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status")
 _SUMS = ("calls_run", "charges_run", "charges", "lost")
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgresql": "postgresql+asyncpg",
-    "postgres": "postgresql+asyncpg",
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose pictures and whose pace: verdicts are kept apart by service, the pace by account too."""
-
-    service: str
-    account: str
-    profile: Profile
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A run that this process holds, and the budget it draws on."""
-
-    run_id: str
-    holder: Holder
-    budget: str
-    scope: Scope
-    on_unknown: OnUnknown
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """A call that may be made: picture, money and instant are reserved. ``at_s`` is on the local clock."""
-
-    attempt_id: int
-    at_s: float
-    instant_us: int
-    after_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotReserved:
-    """No call is to be made: the standing says why (known or exhausted)."""
-
-    standing: Standing
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Another live run has a call for this picture under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """The budget is used up. Not ``final`` while calls are under way that may turn out free."""
-
-    final: bool
-
-
-def ledger_url(url: str) -> sa.URL:
-    """``sqlite:///path`` or ``postgresql://...`` with the asynchronous driver filled in.
-
-    Raises:
-        UsageError: It is no such URL.
-    """
-    try:
-        parsed = sa.make_url(url)
-        driver = _DRIVERS[parsed.drivername.partition("+")[0]]
-    except (ArgumentError, KeyError, ValueError):
-        raise UsageError(
-            "the ledger is no sqlite:///PATH or postgresql://USER@HOST/DATABASE URL; mend --ledger"
-        ) from None
-    if driver.startswith("sqlite") and not parsed.database:
-        raise UsageError("the ledger needs a file: sqlite:///PATH; an in-memory ledger forgets what was paid")
-    return parsed.set(drivername=driver)
-
-
-class LedgerDatabase:
-    """An open ledger; use it as an async context manager."""
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._url = ledger_url(url)
-        self._clock = clock
-        self._offset_s = 0.0
-        self._round_trip_s = float("inf")
-        self._engine = _engine(self._url)
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._engine.dialect.name == "sqlite"
-
-    def __repr__(self) -> str:
-        return f"LedgerDatabase({self._url.render_as_string(hide_password=True)})"
-
-    async def __aenter__(self) -> Self:
-        try:
-            async with self._writing() as db:
-                if not self._is_sqlite:  # two processes must not create the same tables at once
-                    await db.execute(sa.text("SELECT pg_advisory_xact_lock(5265772118)"))
-                await db.run_sync(t.metadata.create_all)
-        except (SQLAlchemyError, LedgerUnavailable) as error:
-            await self._engine.dispose()
-            cause = getattr(error, "orig", None) or error
-            raise UsageError(f"{cause}; check that --ledger names a database that may be written") from None
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._engine.dispose()
+class LedgerDatabase(Database):
+    """The ledger's statements; use it as an async context manager."""
 
     # -- runs and leases ---------------------------------------------------------------------------------
 
@@ -411,73 +315,12 @@ class LedgerDatabase:
         key = {"account": scope.account, "model": scope.profile.model, "service": scope.service}
         await db.execute(sa.update(t.pace).filter_by(**key).values(**asdict(pace)))
 
-    async def _now_us(self, db: AsyncConnection) -> int:
-        """Now on the ledger's clock: SQLite is on this machine, so this machine's; else the database's."""
-        before = self._clock.monotonic()
-        if self._is_sqlite:
-            return round(before * pacing.SECOND_US)
-        now_us = await db.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
-        after = self._clock.monotonic()
-        # The fastest exchange of late tells best how the two clocks stand; older ones fade.
-        self._round_trip_s *= 1.02
-        if after - before <= self._round_trip_s:
-            self._round_trip_s = after - before
-            self._offset_s = (before + after) / 2 - now_us / pacing.SECOND_US
-        return int(now_us)
-
     def _reserved(self, attempt_id: int, instant_us: int, pace: pacing.Pace) -> Reserved:
         at_s = instant_us / pacing.SECOND_US + self._offset_s
         return Reserved(attempt_id, at_s, instant_us, pace.next_us)
 
     def _image(self, table: sa.Table, scope: Scope) -> sa.ColumnElement[bool]:
         return sa.and_(table.c.model == scope.profile.model, table.c.service == scope.service)
-
-    def _at(self) -> int:
-        return round(self._clock.utcnow().timestamp() * 1e6)
-
-    def _insert(self, table: sa.Table) -> Any:
-        return (sqlite if self._is_sqlite else postgresql).insert(table)
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._reading(s2v_writes=True) as db, db.begin():
-            yield db
-
-    @asynccontextmanager
-    async def _reading(self, *, s2v_writes: bool = False) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._engine.connect() as db:
-                await db.execution_options(s2v_writes=s2v_writes)
-                yield db
-        except (OperationalError, InterfaceError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerUnavailable(
-                f"the ledger {self._url.render_as_string(hide_password=True)} can't be used"
-                f" ({type(cause).__name__}: {cause}); mend that and run the same command again"
-            ) from None
-
-
-def _engine(url: sa.URL) -> AsyncEngine:
-    if not url.drivername.startswith("sqlite"):
-        return create_async_engine(url, pool_size=5, pool_pre_ping=True)
-    engine = create_async_engine(url)
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def _on_connect(connection: Any, _record: object) -> None:
-        # The driver begins a transaction only at its first write, so the read before it would be outside
-        # the lock and instants would be given out twice; we begin ourselves, below.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @sa.event.listens_for(engine.sync_engine, "begin")
-    def _on_begin(connection: sa.Connection) -> None:
-        writes = connection.get_execution_options().get("s2v_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
 
 
 def _is_dead(run: sa.RowMapping, now_us: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s2v_tasks.adapters import storage
-from s2v_tasks.adapters.database import ledger_url
+from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.errors import UsageError
 from s2v_tasks.settings import CurateParameters
 
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
     identity: str
     parameters: CurateParameters
     message: str | None = None
-    rows: int | None = None
+    rows: int = 0
     counts: dict[str, int] = {}
     cost_usd: dict[str, float] = {}
     data_set_cost_usd: float | None = None

@@ -8,6 +8,9 @@ from typing import Final
 
 import psutil
 
+from s2v_tasks.ledger import Scope
+from s2v_tasks.settings import OnUnknown
+
 BEAT_S: Final = 2.0
 DEAD_AFTER_S: Final = 15.0
 
@@ -36,6 +39,17 @@ class Holder:
             return process.status() == psutil.STATUS_ZOMBIE or _start(process) != self.process_start
         except psutil.NoSuchProcess:
             return True
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run that this process holds, and the budget it draws on."""
+
+    run_id: str
+    holder: Holder
+    budget: str
+    scope: Scope
+    on_unknown: OnUnknown
 
 
 def _start(process: psutil.Process) -> str:

@@ -71,7 +71,6 @@ BROKEN_VERDICTS: dict[str, tuple[str, dict[str, Any]]] = {
     "first_comes_first": ("duplicate", {"duplicate_of": 999}),
     "passed_was_checked": ("passed", {"check_pass": None}),
     "passed_said_yes": ("passed", {"check_pass": False}),
-    "passed_is_humanoid": ("passed", {"humanoid": False}),
     "failed_said_no": ("failed", {"check_pass": True}),
     "unjudged_said_nothing": ("unknown", {"check_pass": False}),
     "judged_at_present": ("failed", {"judged_at": None}),
