@@ -35,6 +35,7 @@ from s2v_tasks.models import Billing, Candidate, Outcome, Verdict
 
 LATE_S: Final = 0.008
 """An instant missed by more is not sent blindly: it would crowd the next one."""
+MAX_LEAD_S: Final = 1.0
 PAUSED_LOOK_S: Final = 1.0
 
 
@@ -245,6 +246,7 @@ class Engine:
 
     async def _leave(self, candidate: Candidate, reserved: Reserved) -> "asyncio.Task[Answer] | None":
         """Wait for the reserved instant and send; None if the run stopped first (the money is given back)."""
+        lead_s = LATE_S
         while True:
             await self._wait(reserved.at_s - self._clock.monotonic())
             if self.stopped:
@@ -254,7 +256,8 @@ class Engine:
             rate_per_s = self._rate_per_s()
             if rate_per_s > 0 and self._clock.monotonic() - reserved.at_s <= LATE_S:
                 break
-            reserved = await self._ledger.postpone(self._lease, reserved, await self._allowed())
+            lead_s = min(2 * lead_s, MAX_LEAD_S)
+            reserved = await self._ledger.postpone(self._lease, reserved, await self._allowed(), lead_s)
         # Nothing is awaited between the instant and the send.
         call = asyncio.create_task(self._call(candidate, reserved))
         self.tally.note_sent(self._clock.monotonic())

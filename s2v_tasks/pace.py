@@ -47,14 +47,17 @@ def reserve(pace: Pace, now_us: int, rate_per_s: float) -> tuple[int, Pace]:
     return instant, replace(pace, next_us=instant + pace.interval_us(rate_per_s))
 
 
-def postpone(pace: Pace, instant_us: int, after_us: int, now_us: int, rate_per_s: float) -> tuple[int, Pace]:
-    """A new instant for one that was missed: now if nobody reserved after it, else the next free one.
+def postpone(
+    pace: Pace, instant_us: int, after_us: int, now_us: int, lead_us: int, rate_per_s: float
+) -> tuple[int, Pace]:
+    """A new instant for one that was missed: soon if nobody reserved after it, else the next free one.
 
-    ``after_us`` is what the missed reservation left in ``next_us``.
+    ``after_us`` is what the missed reservation left in ``next_us``; ``lead_us`` is for the time that it takes
+    to write this one down, or on a slow disk it would be missed again.
     """
     if pace.next_us == after_us:
         pace = replace(pace, next_us=instant_us)
-    return reserve(pace, now_us, rate_per_s)
+    return reserve(pace, now_us + lead_us, rate_per_s)
 
 
 def throttled(pace: Pace, sent_us: int, now_us: int, retry_after_us: int = 0) -> Pace:

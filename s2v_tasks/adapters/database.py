@@ -205,8 +205,10 @@ class LedgerDatabase(Database):
         assert result.inserted_primary_key is not None  # noqa: S101  (an insert has one)
         return self._reserved(result.inserted_primary_key[0], instant_us, pace)
 
-    async def postpone(self, lease: Lease, reserved: Reserved, rate_per_s: float) -> Reserved:
-        """A new instant for a reservation whose instant was missed, or that waited for the rate.
+    async def postpone(
+        self, lease: Lease, reserved: Reserved, rate_per_s: float, lead_s: float = 0.0
+    ) -> Reserved:
+        """A new instant, at least ``lead_s`` away, for a reservation whose instant was missed.
 
         Raises:
             LeaseLost: Another process has taken the run over.
@@ -216,7 +218,7 @@ class LedgerDatabase(Database):
             now_us = await self._now_us(db)
             await self._check_lease(db, lease)
             instant_us, pace = pacing.postpone(
-                row, reserved.instant_us, reserved.after_us, now_us, rate_per_s
+                row, reserved.instant_us, reserved.after_us, now_us, round(lead_s * 1e6), rate_per_s
             )
             await self._store_pace(db, lease.scope, pace)
         return self._reserved(reserved.attempt_id, instant_us, pace)
