@@ -10,6 +10,7 @@ from pydantic import Field
 from s2v_tasks import tasks
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting
+from s2v_tasks.blocks import stored_access
 from s2v_tasks.errors import S2VError
 from s2v_tasks.finish import ended, failed
 from s2v_tasks.models import WAN22_S2V_DETECT
@@ -55,9 +56,10 @@ async def curate(
         output=output,
     )
     try:
+        access = await stored_access(spending.credentials)
         async with (
             Allowance(WAN22_S2V_DETECT) as allowance,
-            open_run(plan(parameters), run_id or str(flow_run.id), allowance) as run,
+            open_run(plan(parameters, access), run_id or str(flow_run.id), allowance) as run,
             reporting(run),
         ):
             await through(run, tasks.screen if screening.enabled else None, tasks.detect)

@@ -38,23 +38,15 @@ class Plan:
         return Path(self.parameters.out).resolve()
 
 
-def plan(parameters: CurateParameters) -> Plan:
+def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
     """Check everything that can be checked before anything is written or asked.
+
+    ``access`` None: the account is the environment's.
 
     Raises:
         UsageError: Something is missing or wrong; the message says what to do.
     """
-    try:
-        access = Access.of(DashScope())
-    except ValidationError as error:
-        wrong = {str(e["loc"][0]) for e in error.errors()}
-        if "api_key" in wrong:
-            raise UsageError(
-                "no API key: set DASHSCOPE_API_KEY (or try `s2v demo`, which needs none)"
-            ) from None
-        raise UsageError("DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1") from None
-    if not access.api_key.get_secret_value().strip():
-        raise UsageError("DASHSCOPE_API_KEY is empty: set it (or try `s2v demo`, which needs none)")
+    access = access or environment_access()
     files = storage.find(parameters.candidates)
     source = parameters.source
     with storage.reading(parameters.candidates):
@@ -70,6 +62,26 @@ def plan(parameters: CurateParameters) -> Plan:
     service = service_of(access.base_url)
     run_identity = identity(parameters, service, masked(ledger_url), storage.fingerprint(files))
     return Plan(parameters, access, service, ledger_url, files, run_identity)
+
+
+def environment_access() -> Access:
+    """The vendor's account as the environment gives it.
+
+    Raises:
+        UsageError: The key is missing, or the base URL is none.
+    """
+    try:
+        access = Access.of(DashScope())
+    except ValidationError as error:
+        wrong = {str(e["loc"][0]) for e in error.errors()}
+        if "api_key" in wrong:
+            raise UsageError(
+                "no API key: set DASHSCOPE_API_KEY (or try `s2v demo`, which needs none)"
+            ) from None
+        raise UsageError("DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1") from None
+    if not access.api_key.get_secret_value().strip():
+        raise UsageError("DASHSCOPE_API_KEY is empty: set it (or try `s2v demo`, which needs none)")
+    return access
 
 
 def _own_ledger(out: Path) -> str:

@@ -94,6 +94,11 @@ class Spending(Frozen):
     account: str = Field(
         "default", title="Account", min_length=1, description="runs of one account share its rate"
     )
+    credentials: str | None = Field(
+        None,
+        title="Credentials",
+        description="name of a DashScope Credentials block; if empty, DASHSCOPE_API_KEY of the environment",
+    )
     budget_name: str | None = Field(
         None, title="Budget name", description="runs with the same name share one cap"
     )
