@@ -110,7 +110,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "UnsupportedOperation",
     ),
     _rule(Kind.ACCOUNT, "account", statuses=(401,), message=r"not authorized|expired|api.?key|token"),
-    _rule(Kind.ACCOUNT, "account", message=r"free allocated quota exceeded|^model not exist"),
+    _rule(Kind.ACCOUNT, "account", message=r"free allocated quota exceeded|^model not exist|^url error"),
     # throttled
     _rule(
         Kind.THROTTLED, "throttled",
@@ -123,6 +123,8 @@ RULES: Final[tuple[Rule, ...]] = (
         _rule(Kind.VERDICT, reason, code, statuses=(400,), remembered=True)
         for code, reason in FAILED_CHECKS.items()
     ),
+    # image: before the next, as its message speaks of fetching too
+    _rule(Kind.IMAGE, "not_authorized", "InvalidParameter", message=_NOT_ALLOWED),
     # origin
     _rule(
         Kind.ORIGIN, "origin_failed",
@@ -153,7 +155,6 @@ RULES: Final[tuple[Rule, ...]] = (
         "DataInspectionFailed", "data_inspection_failed", "IPInfringementSuspect",
         remembered=True,
     ),
-    _rule(Kind.IMAGE, "not_authorized", "InvalidParameter", message=_NOT_ALLOWED),
     _rule(
         Kind.IMAGE, "moderated", "InvalidParameter", "InvalidParameter.DataInspection",
         message=_MODERATION, remembered=True,
@@ -275,7 +276,8 @@ def no_answer(detail: str, *, sent: bool) -> Answer:
 def _rule_for(status: int, code: str, message: str, *, is_json: bool) -> Rule:
     if not is_json and status >= 500:
         return GATEWAY
-    return next((rule for rule in RULES if rule.matches(status, code, message)), UNRECOGNISED)
+    words = _ADDRESS.sub("", message)  # a picture called timeout.jpg, or a link to a help page, tells nothing
+    return next((rule for rule in RULES if rule.matches(status, code, words)), UNRECOGNISED)
 
 
 def _object(body: bytes) -> dict[str, object]:
@@ -293,12 +295,21 @@ def _member(document: Mapping[str, object], name: str) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+# Whatever the scheme and the escaping: what follows a question mark or a fragment sign, and a password.
+_SECRET = re.compile(r"(?:\?|%3F|(?<=\S)#)\S+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=/)[^\s/@]*:[^\s/@]*@")
+_ADDRESS = re.compile(r"https?:\S+", re.IGNORECASE)
 
 
 def _text(value: object) -> str | None:
-    """A non-empty text, or None. Vendors quote the URL in messages; its query string is a secret."""
-    return _QUERY.sub(r"\1?...", value)[:1000] if isinstance(value, str) and value else None
+    """A non-empty text, or None. Vendors quote the URL in messages; its query string is a secret.
+
+    Half characters and NUL, which no database takes, are replaced.
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    value = value.encode(errors="replace").decode().replace("\0", "?")
+    return _PASSWORD.sub("...@", _SECRET.sub("?...", value))[:1000]
 
 
 def _retry_after(value: str | None) -> float | None:

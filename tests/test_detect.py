@@ -1,0 +1,423 @@
+"""The reading of answers, held against the vendor's table in literals: nothing is taken from the rules."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from s2v_tasks.detect import REASONS, Kind, build_request, no_answer, read_answer
+from s2v_tasks.models import WAN22_S2V_DETECT, Billing, Outcome
+
+PROFILE = WAN22_S2V_DETECT
+SECRET = "sesame"  # noqa: S105 - what must not be seen in a message
+
+V, I, O, T, A = Kind.VERDICT, Kind.IMAGE, Kind.ORIGIN, Kind.THROTTLED, Kind.ACCOUNT  # noqa: E741
+B, U = Kind.TRANSIENT, Kind.UNRECOGNISED
+
+# (status, code, message): kind, reason, remembered, late retry. All of them are free.
+ERRORS: list[tuple[int, str, str, Kind, str, bool, bool]] = [
+    # a failed check that came as an error
+    (400, "InvalidFile.NoHuman", "The input image has no human body.", V, "no_human", True, False),
+    (400, "InvalidFile.MultiHuman", "several", V, "several_humans", True, False),
+    (400, "InvalidFile.Content", "", V, "content", True, False),
+    (400, "InvalidFile.BodyProportion", "", V, "body_proportion", True, False),
+    (400, "InvalidFile.FacePose", "", V, "face_pose", True, False),
+    (400, "InvalidFile.FullFace", "", V, "face_not_whole", True, False),
+    (400, "InvalidFile.FrontBody", "", V, "body_not_frontal", True, False),
+    (400, "InvalidFile.BodyPose", "", V, "body_pose", True, False),
+    (400, "InvalidFile.FullBody", "", V, "body_not_whole", True, False),
+    (400, "InvalidFile.Value", "", V, "image_value", True, False),
+    (400, "InvalidFile.FaceNotMatch", "", V, "face_not_match", True, False),
+    (400, "InvalidPerson", "", V, "invalid_person", True, False),
+    (400, "InvalidImage.NoHumanFace", "", V, "no_human_face", True, False),
+    # an image that can never be judged
+    (400, "InvalidURL", "The request URL is invalid", I, "invalid_url", False, True),
+    (400, "InvalidFile.Size", "", I, "image_size", True, False),
+    (400, "InvalidFile.ImageSize", "", I, "image_size", True, False),
+    (400, "InvalidFile.AspectRatio", "", I, "image_size", True, False),
+    (400, "InvalidFile.Resolution", "", I, "image_size", True, False),
+    (400, "InvalidImage.ImageSize", "", I, "image_size", True, False),
+    (400, "InvalidImageResolution", "", I, "image_size", True, False),
+    (400, "BadRequest.TooLarge", "Payload Too Large", I, "image_size", True, False),
+    (400, "InvalidFile.Format", "", I, "image_format", True, False),
+    (400, "InvalidFile.Openerror", "", I, "image_format", True, False),
+    (400, "InvalidImage.FileFormat", "", I, "image_format", True, False),
+    (400, "InvalidImageFormat", "", I, "image_format", True, False),
+    (400, "BadRequest.UnsupportedFileFormat", "", I, "image_format", True, False),
+    (400, "DataInspectionFailed", "Input data may contain ...", I, "moderated", True, False),
+    (400, "data_inspection_failed", "", I, "moderated", True, False),
+    (400, "IPInfringementSuspect", "", I, "moderated", True, False),
+    (400, "InvalidParameter", "Failed to decode the image", I, "image_refused", True, False),
+    (400, "InvalidParameter", "the format of the picture is not supported", I, "image_refused", True, False),
+    (400, "InvalidParameter", "The size of the image is beyond limit", I, "image_refused", True, False),
+    (400, "InvalidParameter", "unsupported content-type: text/html", I, "image_refused", True, False),
+    (400, "InvalidParameter", "inappropriate content in the image", I, "moderated", True, False),
+    (400, "InvalidParameter.DataInspection", "inspection of the input failed", I, "moderated", True, False),
+    (400, "InvalidParameter", "no authorization to fetch the image", I, "not_authorized", False, False),
+    (400, "InvalidParameter", "access denied to the file", I, "not_authorized", False, False),
+    # the picture could not be fetched
+    (400, "InvalidURL.Timeout", "", O, "origin_failed", False, True),
+    (400, "InvalidURL.ConnectionRefused", "", O, "origin_failed", False, True),
+    (400, "InvalidFile.DownloadFailed", "", O, "origin_failed", False, True),
+    (400, "BadRequest.InputDownloadFailed", "", O, "origin_failed", False, True),
+    (400, "InvalidParameter", "Download the media resource timed out", O, "origin_failed", False, True),
+    (400, "InvalidParameter", "Failed to download the image", O, "origin_failed", False, True),
+    (400, "InvalidParameter.DataInspection", "Unable to download the media", O, "origin_failed", False, True),
+    (400, "InvalidParameter.DataInspection", "download timeout", O, "origin_failed", False, True),
+    (500, "InternalError.Algo", "Missing Content-Length of multimodal url.", O, "origin_failed", False, True),
+    # slower
+    (429, "Throttling", "Requests throttling triggered.", T, "throttled", False, False),
+    (429, "Throttling.RateQuota", "Requests rate limit exceeded", T, "throttled", False, False),
+    (429, "limit_requests", "", T, "throttled", False, False),
+    (429, "Throttling.BurstRate", "Request rate increased too quickly", T, "throttled", False, False),
+    (429, "limit_burst_rate", "", T, "throttled", False, False),
+    (429, "Throttling.AllocationQuota", "Allocated quota exceeded", T, "throttled", False, False),
+    (429, "insufficient_quota", "You exceeded your current quota", T, "throttled", False, False),
+    (429, "SomethingNew", "", T, "throttled", False, False),
+    (500, "ModelServingError", "Too many requests.", T, "throttled", False, False),
+    (503, "ModelServingError", "Too many requests.", T, "throttled", False, False),
+    # again
+    (500, "InternalError", "", B, "service_error", False, False),
+    (500, "SystemError", "", B, "service_error", False, False),
+    (500, "RequestTimeOut", "", B, "service_error", False, False),
+    (500, "ResponseTimeout", "", B, "service_error", False, False),
+    (500, "ModelServiceFailed", "", B, "service_error", False, False),
+    (503, "ModelUnavailable", "", B, "service_error", False, False),
+    (400, "ClientDisconnect", "", B, "service_error", False, False),
+    (400, "ServiceUnavailableError", "", B, "service_error", False, False),
+    (400, "APIConnectionError", "", B, "service_error", False, False),
+    # the account
+    (401, "InvalidApiKey", "Invalid API-key provided.", A, "account", False, False),
+    (401, "invalid_api_key", "", A, "account", False, False),
+    (401, "NOT AUTHORIZED", "", A, "account", False, False),
+    (401, "Other", "The token is expired", A, "account", False, False),
+    (403, "AccessDenied", "", A, "account", False, False),
+    (403, "AccessDenied.Unpurchased", "", A, "account", False, False),
+    (403, "Model.AccessDenied", "", A, "account", False, False),
+    (403, "Workspace.AccessDenied", "", A, "account", False, False),
+    (403, "AllocationQuota.FreeTierOnly", "", A, "account", False, False),
+    (400, "Arrearage", "Access denied, please make sure ...", A, "account", False, False),
+    (429, "CommodityNotPurchased", "", A, "account", False, False),
+    (429, "PrepaidBillOverdue", "", A, "account", False, False),
+    (429, "PostpaidBillOverdue", "", A, "account", False, False),
+    (429, "Throttling.AllocationQuota", "Free allocated quota exceeded.", A, "account", False, False),
+    (429, "insufficient_quota", "Free allocated quota exceeded.", A, "account", False, False),
+    (404, "ModelNotFound", "", A, "account", False, False),
+    (404, "WorkSpaceNotFound", "", A, "account", False, False),
+    (400, "BadRequest.EmptyInput", "", A, "account", False, False),
+    (400, "BadRequest.EmptyModel", "", A, "account", False, False),
+    (400, "BadRequest.IllegalInput", "", A, "account", False, False),
+    (400, "UnsupportedOperation", "", A, "account", False, False),
+    (400, "InvalidParameter", "Model not exist.", A, "account", False, False),
+    # The path does not fit the model: nothing about this picture, although it says "url". Source: vendor's
+    # error-code page, #error-url, as of 2026-10.
+    (
+        400,
+        "InvalidParameter",
+        "url error, please check url！ For details, see: https://help.aliyun.com/x#error-url",  # noqa: RUF001
+        A,
+        "account",
+        False,
+        False,
+    ),
+    # unheard of
+    (400, "InvalidFile.Brandnew", "", U, "unrecognised", False, True),
+    (400, "InvalidParameter", "parameters.ratio is required", U, "unrecognised", False, True),
+    (418, "", "", U, "unrecognised", False, True),
+    (500, "InternalError.Other", "", U, "unrecognised", False, True),
+    (409, "InvalidFile.NoHuman", "", U, "unrecognised", False, True),
+]
+
+
+def read(
+    status: int, document: Any = None, headers: dict[str, str] | None = None, body: bytes | None = None
+) -> Any:
+    return read_answer(
+        PROFILE, status, headers or {}, json.dumps(document).encode() if body is None else body
+    )
+
+
+def error(code: str, message: str) -> dict[str, str]:
+    return {"code": code, "message": message, "request_id": "r-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind", "reason", "remembered", "late_retry"),
+    ERRORS,
+    ids=[f"{status}-{code}-{message[:24]}" for status, code, message, *_ in ERRORS],
+)
+def test_every_error_of_the_vendors_table_is_read_as_documented(
+    status: int, code: str, message: str, kind: Kind, reason: str, remembered: bool, late_retry: bool
+) -> None:
+    """Kind, reason, billing, outcome and what is done next, for each code the vendor documents."""
+    answer = read(status, error(code, message))
+    assert (answer.kind, answer.reason, answer.remembered, answer.late_retry) == (
+        kind,
+        reason,
+        remembered,
+        late_retry,
+    )
+    assert answer.billing is Billing.NOT_BILLED
+    assert answer.outcome is (Outcome.FAILED if kind is V else Outcome.ERROR)
+    assert answer.check_pass is (False if kind is V else None)
+    assert (answer.code, answer.request_id, answer.http_status) == (code or None, "r-1", status)
+
+
+@pytest.mark.parametrize("spelling", [str.upper, str.lower, str.title])
+def test_codes_are_known_in_any_case(spelling: Any) -> None:
+    """The vendor spells its codes in several ways."""
+    assert read(400, error(spelling("Arrearage"), "")).kind is Kind.ACCOUNT
+
+
+def test_words_in_a_quoted_address_do_not_decide() -> None:
+    """A picture at ``/connect/timeout`` was fetched all right, and a help link is no picture."""
+    quoted = "unsupported format of https://host.example/connect/timeout/a.gif?fetch=1"
+    assert read(400, error("InvalidParameter", quoted)).reason == "image_refused"
+    linked = "ratio is required. For details, see: https://help.example/model-studio/image-url-format"
+    assert read(400, error("InvalidParameter", linked)).kind is Kind.UNRECOGNISED
+
+
+@pytest.mark.parametrize(
+    ("output", "outcome", "reason", "humanoid", "code"),
+    [
+        ({"check_pass": True, "humanoid": True}, Outcome.PASSED, None, True, None),
+        ({"check_pass": True}, Outcome.PASSED, None, None, None),
+        ({"check_pass": False, "code": "", "message": ""}, Outcome.FAILED, "check_failed", None, None),
+        ({"check_pass": False, "humanoid": False}, Outcome.FAILED, "check_failed", False, None),
+        ({"check_pass": False, "humanoid": "yes"}, Outcome.FAILED, "check_failed", None, None),
+        (
+            {"check_pass": False, "code": "InvalidFile.FacePose", "message": "turn"},
+            Outcome.FAILED,
+            "face_pose",
+            None,
+            "InvalidFile.FacePose",
+        ),
+        ({"check_pass": False, "code": "X.New"}, Outcome.FAILED, "check_failed", None, "X.New"),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_billed_and_remembered(
+    output: dict[str, object], outcome: Outcome, reason: str | None, humanoid: bool | None, code: str | None
+) -> None:
+    """A 200 with a boolean verdict costs, whatever it says and whatever else is missing."""
+    answer = read(200, {"output": output, "usage": {"image_count": 1}, "request_id": "r-2"})
+    assert (answer.kind, answer.billing, answer.remembered) == (Kind.VERDICT, Billing.BILLED, True)
+    assert (answer.outcome, answer.reason, answer.humanoid, answer.code) == (outcome, reason, humanoid, code)
+    assert answer.check_pass is output["check_pass"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>ok</html>",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"output": null}',
+        b'{"output": {}}',
+        b'{"output": []}',
+        b'{"output": {"check_pass": "true"}}',
+        b'{"output": {"check_pass": 1}}',
+        b'{"output": {"check_pass": null}}',
+        b'{"check_pass": true}',
+        b'{"output": {"pass": true}}',
+        b'{"output": {"check_pass": true}',
+        b'{"output": {"check_pass": tr',
+        b"\xff\xfe\x00",
+        b"[" * 200_000,
+    ],
+    ids=lambda body: repr(body[:32]),
+)
+def test_a_200_without_a_boolean_verdict_may_have_cost(body: bytes) -> None:
+    """It is asked again, counted at full price, and never remembered."""
+    answer = read(200, body=body)
+    assert (answer.kind, answer.billing, answer.outcome) == (Kind.TRANSIENT, Billing.UNKNOWN, Outcome.UNKNOWN)
+    assert (answer.reason, answer.remembered, answer.check_pass) == ("no_answer", False, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "billing"),
+    [
+        (503, b"<html>busy</html>", Billing.NOT_BILLED),
+        (503, b"", Billing.NOT_BILLED),
+        (500, b"", Billing.NOT_BILLED),
+        (502, b"<html>bad gateway</html>", Billing.UNKNOWN),
+        (502, b"", Billing.UNKNOWN),
+        (504, b"<html>gateway timeout</html>", Billing.UNKNOWN),
+        (504, b"", Billing.UNKNOWN),
+    ],
+)
+def test_a_gateway_that_gave_up_waiting_may_have_cost(status: int, body: bytes, billing: Billing) -> None:
+    """502 and 504 without the service's own words: it may have done the work; 503 did not reach it."""
+    answer = read(status, body=body)
+    assert (answer.kind, answer.reason, answer.billing) == (Kind.TRANSIENT, "service_error", billing)
+
+
+def test_a_gateway_error_in_the_services_own_words_is_free() -> None:
+    """With an error document the service itself has spoken."""
+    assert read(504, error("RequestTimeOut", "")).billing is Billing.NOT_BILLED
+
+
+def test_a_429_without_words_throttles() -> None:
+    """A gateway's own 429 slows everybody down too."""
+    assert read(429, body=b"<html>").kind is Kind.THROTTLED
+
+
+def test_the_bodys_request_id_comes_first() -> None:
+    """The header's is taken only where the body has none."""
+    header = {"x-request-id": "of-header"}
+    passed = {"output": {"check_pass": True}}
+    assert read(200, passed | {"request_id": "of-body"}, header).request_id == "of-body"
+    assert read(200, passed | {"request_id": ""}, header).request_id == "of-header"
+    assert read(503, body=b"<html>", headers=header).request_id == "of-header"
+    assert read(200, passed).request_id is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("1", 1.0),
+        ("2.5", 2.5),
+        ("60", 60.0),
+        ("61", 60.0),
+        ("86400", 60.0),
+        ("inf", 60.0),
+        ("-3", 0.0),
+        ("-inf", 0.0),
+        ("nan", None),
+        ("", None),
+        ("soon", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_retry_after_is_obeyed_within_a_minute(value: str, seconds: float | None) -> None:
+    """Nothing a server sends stalls the account for longer, or crashes the reader."""
+    answer = read(429, error("Throttling", ""), {"retry-after": value})
+    assert answer.retry_after_s == seconds
+
+
+# What a picture's address may hold, as given: everything but blanks.
+ADDRESS = st.text(
+    st.characters(blacklist_categories=("Cc", "Cs", "Z")), max_size=30
+)  # fmt: skip
+
+
+@given(before=st.text(max_size=40), path=ADDRESS, query=ADDRESS, after=st.text(max_size=40))
+@example(before="fetch '", path="/it's.jpg", query="'", after="'")
+@example(before='"', path='/a"b.jpg', query='"', after='"')
+@example(before="<", path="/a<b>.jpg", query="<x>", after=">")
+def test_a_query_string_never_survives_in_a_message(before: str, path: str, query: str, after: str) -> None:
+    """Vendors quote addresses; a signature must not reach the ledger, the files or the screen."""
+    url = f"https://host.example/{path}?{query}Signature={SECRET}"
+    for status in (400, 200):
+        message = f"{before}{url} {after}"
+        document = {"output": {"check_pass": False, "message": message, "code": url}, **error(url, message)}
+        answer = read(status, document | {"request_id": url})
+        assert SECRET not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        f"https://host.example/a.jpg?sig={SECRET}",
+        f"HTTPS://host.example/a.jpg?sig={SECRET}",
+        f"https%3A%2F%2Fhost.example%2Fa.jpg%3Fsig%3D{SECRET}",
+        f"host.example/a.jpg?sig={SECRET}",
+        f"oss://bucket/a.jpg?sig={SECRET}",
+        f"https:\\/\\/host.example\\/a.jpg?sig={SECRET}",
+        f"https://host.example/a.jpg#{SECRET}",
+        f"https://user:{SECRET}@host.example/a.jpg",
+    ],
+)
+def test_secrets_of_an_address_are_cut_in_any_spelling(quoted: str) -> None:
+    """Whatever way the vendor writes the address down."""
+    message = read(400, error("InvalidURL", f"can't open {quoted}, sorry")).message
+    assert SECRET not in message
+    assert message.startswith("can't open ")
+    assert message.endswith("sorry")
+
+
+def test_a_plain_message_is_kept_as_it_is() -> None:
+    """Only secrets are cut; a long message is shortened."""
+    words = "Is it a face? No: 50% #1 (a/b), see https://help.example/codes."
+    assert read(400, error("X", words)).message == words
+    assert len(read(400, error("X", "x" * 5000)).message) == 1000
+
+
+@given(
+    status=st.integers(100, 599),
+    headers=st.dictionaries(st.sampled_from(["x-request-id", "retry-after"]), st.text(max_size=20)),
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=20)),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3),
+                st.dictionaries(
+                    st.sampled_from(["output", "check_pass", "humanoid", "code", "message", "request_id"]),
+                    inner,
+                    max_size=4,
+                ),
+            ),
+            max_leaves=8,
+        ).map(lambda document: json.dumps(document).encode()),
+    ),
+)
+@example(status=200, headers={}, body=b'{"output": {"check_pass": true, "message": "\\ud800\\u0000"}}')
+@example(status=200, headers={}, body=b"1" * 5000)
+def test_anything_a_server_may_send_is_an_answer(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Never raises; billed exactly for a 200 with a boolean; its texts can be stored in any database."""
+    answer = read_answer(PROFILE, status, headers, body)
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    output = document.get("output") if isinstance(document, dict) else None
+    verdict = output.get("check_pass") if isinstance(output, dict) else None
+    judged = status == 200 and isinstance(verdict, bool)
+    assert (answer.billing is Billing.BILLED) == judged
+    assert answer.check_pass is (verdict if judged else None) or answer.kind is Kind.VERDICT
+    assert answer.reason in REASONS or answer.reason is None
+    assert (answer.reason is None) == (answer.outcome is Outcome.PASSED)
+    assert answer.retry_after_s is None or 0 <= answer.retry_after_s <= 60
+    for text in (answer.code, answer.message, answer.request_id):
+        assert text is None or (text.encode() and "\0" not in text)
+
+
+def test_the_reasons_are_a_closed_set_of_slugs() -> None:
+    """Whoever groups by reason can list them; a new one is a decision."""
+    told = {reason for *_, reason, _, _ in ERRORS}
+    assert told | {"check_failed", "no_answer"} == REASONS
+    assert all(reason.isidentifier() and reason.islower() for reason in REASONS)
+
+
+def test_no_answer_is_free_only_if_nothing_was_sent() -> None:
+    """A call that left may have cost."""
+    lost, unsent = no_answer("timeout", sent=True), no_answer("refused", sent=False)
+    assert (lost.billing, lost.outcome, lost.reason) == (Billing.UNKNOWN, Outcome.UNKNOWN, "no_answer")
+    assert (unsent.billing, unsent.outcome) == (Billing.NOT_BILLED, Outcome.ERROR)
+    assert not lost.remembered
+    assert not unsent.remembered
+
+
+@given(st.text(max_size=80))
+@example("https://host.example/ä b.jpg?sig=a%2Fb+c&x='\"<>#frag")
+def test_the_address_goes_out_exactly_as_given(url: str) -> None:
+    """A signed address is valid only letter for letter."""
+    request = build_request(PROFILE, url)
+    assert json.loads(request.body) == {"model": "wan2.2-s2v-detect", "input": {"image_url": url}}
+    assert request.path == "/services/aigc/image2video/face-detect"
+
+
+def test_a_request_does_not_show_the_address() -> None:
+    """A signature must not get into a log by way of a ``repr``."""
+    assert SECRET not in repr(build_request(PROFILE, f"https://host.example/a?{SECRET}"))
+
+
+def test_a_retry_after_is_a_number() -> None:
+    """No infinity gets through to the pace."""
+    assert math.isfinite(read(429, error("Throttling", ""), {"retry-after": "1e999"}).retry_after_s)
