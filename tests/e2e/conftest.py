@@ -1,0 +1,67 @@
+"""The end-to-end tests share one Prefect server and one emulator; each has a folder of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workbench import FAST_PER_S, KEY, Bench, set_rate
+
+from s2v_tasks import Emulator, EmulatorOptions
+
+
+@pytest.fixture(scope="session")
+def fast_emulator() -> Iterator[Emulator]:
+    """A service without a rate limit, for tests that are not about the pace."""
+    with Emulator(EmulatorOptions(limit=None)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def bench(tmp_path: Path, fast_emulator: Emulator, prefect_api: str) -> Bench:
+    """A folder and the shared emulator, freshly reset; 200 calls a second are allowed."""
+    fast_emulator.set_faults([])
+    fast_emulator.reset()
+    set_rate(FAST_PER_S)
+    return Bench(tmp_path, fast_emulator)
+
+
+@pytest.fixture
+def paced(tmp_path: Path, prefect_api: str) -> Iterator[Bench]:
+    """A folder and an emulator of its own that admits 5 calls in any second; 5 are allowed."""
+    set_rate(5)
+    with Emulator(EmulatorOptions()) as emulator:
+        yield Bench(tmp_path, emulator)
+
+
+@pytest.fixture
+def in_process(bench: Bench) -> Iterator[Bench]:
+    """The same for flows that run in this process: they read the key from its environment."""
+    names = ("DASHSCOPE_API_KEY", "DASHSCOPE_HTTP_BASE_URL")
+    os.environ |= {name: bench.env[name] for name in names}
+    assert os.environ["DASHSCOPE_API_KEY"] == KEY
+    yield bench
+    for name in names:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Prefect home for commands that start a server of their own; fresh for the first of them."""
+    return tmp_path_factory.mktemp("own-home")
+
+
+@pytest.fixture
+def alone(bench: Bench, own_home: Path) -> Bench:
+    """A bench whose commands find no Prefect server, and start their own."""
+    env = {name: value for name, value in bench.env.items() if name != "PREFECT_API_URL"}
+    bench.env = {**env, "PREFECT_HOME": str(own_home)}
+    return bench
+
+
+@pytest.fixture
+def blocked(session_dir: Path) -> Callable[[], str]:
+    """What processes of this session tried to reach beyond loopback since the test began."""
+    log = session_dir / "blocked.log"
+    before = log.stat().st_size if log.exists() else 0
+    return lambda: log.read_text("utf-8")[before:] if log.exists() else ""

@@ -1,0 +1,79 @@
+"""A curation run from candidates to publication: money, pace, and never paying twice."""
+
+import polars as pl
+import pytest
+from workbench import PRICE_USD, Bench, ledger_ids, pointer
+
+from s2v_tasks.emulator import CallsReport
+
+SAME = ["image_url", "outcome", "check_pass", "humanoid", "code", "request_id", "judged_at", "paid_usd"]
+
+
+def most_in_a_second(calls: CallsReport) -> int:
+    """The most calls admitted within any second."""
+    at_s = [arrival["at_s"] for arrival in calls["arrivals"] if arrival["admitted"]]
+    return max(sum(1 for other in at_s if 0 <= other - start < 1.0) for start in at_s)
+
+
+def check_pace(bench: Bench, count: int) -> None:
+    """The service saw at most 5 calls a second and next to no refusal; the rate is printed, not judged."""
+    calls = bench.emulator.calls()
+    at_s = [arrival["at_s"] for arrival in calls["arrivals"]]
+    rate = (len(at_s) - 1) / (at_s[-1] - at_s[0])
+    print(f"\n{len(at_s)} calls at {rate:.3f} a second, {rate / 5:.1%} of the allowance,"  # noqa: T201
+          f" {calls['throttled']} throttled")  # fmt: skip
+    assert calls["admitted"] == count
+    assert most_in_a_second(calls) <= 5
+    assert calls["throttled"] <= max(1, count // 100)
+
+
+def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(paced: Bench) -> None:
+    """A hundred pictures at 5 a second are billed as the ledger says; known ones are never asked again."""
+    candidates = paced.candidates(paced.portraits(100))
+    first = paced.curate(candidates)
+    assert first.status == 0, first.err
+    check_pace(paced, 100)
+    ledger = paced.out / "ledger.sqlite3"
+    assert ledger_ids(ledger) == paced.billed_ids()
+    assert len(paced.billed_ids()) == 100
+    assert first.manifest["cost_usd"] == {"billed": pytest.approx(100 * PRICE_USD), "unknown": 0.0}
+    assert first.verdicts["cost_usd"].sum() == pytest.approx(100 * PRICE_USD)
+
+    for out in (paced.out, paced.folder / "elsewhere"):
+        again = paced.curate(candidates, "--ledger", f"sqlite:///{ledger}", out=out)
+        assert again.status == 0, again.err
+        assert again.run_dir != first.run_dir
+        assert again.verdicts.select(SAME).equals(first.verdicts.select(SAME))
+        assert again.verdicts["from_ledger"].all()
+        assert again.verdicts["attempts"].sum() == 0
+        assert again.verdicts["cost_usd"].sum() == 0
+        assert again.manifest["cost_usd"] == {"billed": 0.0, "unknown": 0.0}
+        assert again.manifest["data_set_cost_usd"] == pytest.approx(100 * PRICE_USD)
+        assert pointer(out).run_id == again.manifest["run_id"]
+    assert paced.received() == 100 + paced.emulator.calls()["throttled"]
+
+
+@pytest.mark.slow
+def test_three_hundred_pictures_keep_the_rate(paced: Bench) -> None:
+    """A minute at 5 a second: all admitted, never six in a second."""
+    ran = paced.curate(paced.candidates(paced.portraits(300)))
+    assert ran.status == 0, ran.err
+    check_pace(paced, 300)
+    assert ledger_ids(paced.out / "ledger.sqlite3") == paced.billed_ids()
+
+
+def test_the_published_file_is_what_the_pointer_says(bench: Bench) -> None:
+    """A reader of the pointer finds the approved rows, their hash and their number."""
+    import hashlib
+
+    urls = [bench.url(0), bench.url(1, "crowd"), bench.url(2), bench.url(3)]
+    ran = bench.curate(bench.candidates(urls))
+    assert ran.status == 0, ran.err
+    published = pointer(bench.out)
+    approved = pl.read_parquet(published.path)
+    assert approved["image_url"].to_list() == [urls[0], urls[2], urls[3]]
+    assert published.rows == 3
+    with open(published.path, "rb") as file:  # noqa: PTH123
+        assert published.sha256 == hashlib.file_digest(file, "sha256").hexdigest()
+    assert published.gate.pass_rate == 0.75
+    assert ran.manifest["files"]["approved.parquet"] == published.sha256
