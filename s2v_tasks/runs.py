@@ -35,7 +35,7 @@ from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
 from s2v_tasks.engine import Engine
 from s2v_tasks.errors import InputError, Interrupted, RunStopped, UsageError
-from s2v_tasks.ledger import Scope, images_bought
+from s2v_tasks.ledger import Scope, images_bought, usd
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
 from s2v_tasks.plan import Plan
 from s2v_tasks.settings import CurateParameters
@@ -69,6 +69,11 @@ class Run:
     screened: list[pl.DataFrame] = field(default_factory=list)
     judged: list[pl.DataFrame] = field(default_factory=list)
     screened_out: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+    unique: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unique = stage1.fresh(self.identified.lazy()).select(pl.len()).collect().item()
 
     @property
     def stopped(self) -> RunStopped | None:
@@ -79,6 +84,7 @@ class Run:
         """Add what the screen told about a shard."""
         self.screened.append(stage5.screened_frame(shard))
         self.screened_out.update(s.reason for s in shard if s.reason is not None)
+        self.kept += sum(s.reason is None for s in shard)
 
     def keep_judged(self, shard: list[Verdict]) -> None:
         """Add what the paid stage told about a shard."""
@@ -283,8 +289,6 @@ class Progress:
 
     done: int
     total: int
-    calls: int
-    judged: int
     passed: int
     cost_usd: float
     rate_per_s: float
@@ -293,20 +297,18 @@ class Progress:
 
 def progress(run: Run) -> Progress:
     """How far a run is, now."""
-    tally = run.engine.tally
-    total = run.identified.filter(pl.col("duplicate_of").is_null() & pl.col("reason").is_null()).height
+    tally, total = run.engine.tally, run.unique
     judged, screened_out = sum(tally.judged.values()), sum(run.screened_out.values())
-    done = judged + screened_out + tally.reused
-    paid_share = judged / (judged + screened_out) if judged else None
+    done = tally.reused + screened_out + judged
+    waiting = run.kept - judged if run.parameters.screening.enabled else 0
+    unseen = total - done - waiting
+    paid_share = run.kept / (run.kept + screened_out) if run.kept else 1.0
     rate = tally.rate_per_s
-    left_s = (total - done) * paid_share / rate if paid_share is not None and rate else None
     return Progress(
-        done,
-        total,
-        tally.calls,
-        judged,
-        tally.judged[Outcome.PASSED],
-        tally.charged_micro_usd / 1e6,
-        rate,
-        left_s,
+        done=done,
+        total=total,
+        passed=tally.judged[Outcome.PASSED],
+        cost_usd=usd(tally.charged_micro_usd),
+        rate_per_s=rate,
+        left_s=(waiting + unseen * paid_share) / rate if rate else None,
     )

@@ -61,11 +61,10 @@ class LiveBar:
         while not self._over.wait(LOOK_EVERY_S):
             now = progress(run)
             words = f"{now.rate_per_s:.2f} calls/s  USD {now.cost_usd:.4f}"
-            if now.left_s is not None:
+            if now.left_s:
                 words += f"  {_duration(now.left_s)} left"
-            self._bar.update(
-                self._task, description="curating", completed=now.done, total=now.total, words=words
-            )
+            what = "curating" if now.done < now.total else "judging the data set"
+            self._bar.update(self._task, description=what, completed=now.done, total=now.total, words=words)
 
 
 def funnel(summary: "Summary") -> Table:
@@ -78,7 +77,9 @@ def funnel(summary: "Summary") -> Table:
     def line(label: str, count: int, style: str = "", *, always: bool = True) -> None:
         if count or always:
             width = max(1, round(BAR_WIDTH * count / summary.rows)) if count else 0
-            table.add_row(Text(label, style), Text(f"{count:,}", style), Text("█" * width, style or "cyan"))
+            if not count:
+                style = "dim"
+            table.add_row(Text(label, style), Text(f"{count:,}", style), Text("▆" * width, style or "cyan"))
 
     def reasons(outcome: Outcome) -> None:
         found = summary.reasons_of(outcome)
@@ -108,7 +109,7 @@ def money(summary: "Summary") -> str:
     per_approved = summary.cost_per_approved_usd
     each = f"{per_approved:.6f}" if per_approved is not None else "-"
     return (
-        f"cost USD {summary.cost_usd:.6f} this run, {summary.data_set_cost_usd:.6f} for this data set"
+        f"cost       USD {summary.cost_usd:.6f} this run, {summary.data_set_cost_usd:.6f} for this data set"
         f" over all runs, {each} per approved picture"
     )
 

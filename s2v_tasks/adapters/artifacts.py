@@ -68,7 +68,7 @@ async def show_summary(summary: Summary, headline: str, *, gate: str, rate: str)
 def _progress(run: Run) -> tuple[float, str]:
     now = progress(run)
     percent = 100.0 * now.done / now.total if now.total else 100.0
-    left = f", about {now.left_s / 60:.0f} min left" if now.left_s is not None else ""
+    left = f", about {now.left_s / 60:.0f} min left" if now.left_s else ""
     return percent, (
         f"{now.done:,} of {now.total:,} pictures, {now.passed:,} passed, USD {now.cost_usd:.4f},"
         f" {now.rate_per_s:.2f} calls/s{left}"
