@@ -264,10 +264,9 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
 
 def _show(state: "State[Any]", run_dir: Path) -> int:
     """Print what came of a curation run, and give its exit status."""
-    import polars as pl
     from rich.console import Console
 
-    from s2v_tasks.adapters.storage import pointer_path
+    from s2v_tasks.adapters import storage
     from s2v_tasks.summary import summarise
     from s2v_tasks.terminal import funnel, money, places
     from s2v_tasks.verdicts import SCHEMA
@@ -278,7 +277,7 @@ def _show(state: "State[Any]", run_dir: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     verdicts, unspent = run_dir / "verdicts.parquet", 0
     if verdicts.exists():
-        summary = summarise(pl.scan_parquet(verdicts).select(*SCHEMA).collect())
+        summary = summarise(storage.parquet(verdicts).select(*SCHEMA).collect())
         unspent = summary.unspent
         console.print(funnel(summary))
         console.print(money(summary))
@@ -287,7 +286,7 @@ def _show(state: "State[Any]", run_dir: Path) -> int:
     if error is not None:
         _say(str(error), error.exit_status)
         return error.exit_status
-    console.print(f"{'pointer':<10} {pointer_path(run_dir.parent.parent)}", markup=False)
+    console.print(f"{'pointer':<10} {storage.pointer_path(run_dir.parent.parent)}", markup=False)
     console.print(f"[bold green]{state.message}[/]")
     return 4 if unspent else 0
 

@@ -54,10 +54,15 @@ def scan(paths: list[Path]) -> pl.LazyFrame:
     """
     kind = _READERS[paths[0].suffix.lower()]
     if kind == "parquet":
-        return pl.scan_parquet(paths)
+        return parquet(*paths)
     if kind == "csv":
-        return pl.scan_csv(paths, infer_schema=False)
-    return pl.scan_ndjson(paths, infer_schema_length=None)
+        return pl.scan_csv(paths, infer_schema=False, glob=False)
+    return pl.scan_ndjson([glob.escape(str(path)) for path in paths], infer_schema_length=None)
+
+
+def parquet(*paths: Path) -> pl.LazyFrame:
+    """The rows of parquet files, not read yet; brackets in a path are no pattern."""
+    return pl.scan_parquet(paths, glob=False)
 
 
 @contextlib.contextmanager
