@@ -17,6 +17,7 @@ from s2v_tasks.errors import S2VError, UsageError
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from s2v_tasks.runs import Run
     from s2v_tasks.settings import CurateParameters
 
 app = typer.Typer(
@@ -245,17 +246,27 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     unfinished = None if new_run or run_id else find_unfinished(planned.out, planned.identity)
     run_id = run_id or unfinished or new_run_id(datetime.now(UTC))
     console = Console(stderr=True)
-    if planned.has_own_ledger:
-        console.print("ledger     outputs that share an account need one ledger: --ledger or S2V_LEDGER_URL")
-    if unfinished:
-        console.print(f"continuing run {run_id}, which did not finish", highlight=False)
     _prepare_prefect(debug=debug)
     from s2v_tasks.flows.curate import curate as curate_flow
     from s2v_tasks.runs import WATCHER
     from s2v_tasks.terminal import LiveBar
 
     bar = LiveBar(console)
-    WATCHER.set(bar.follow)
+
+    def opened(run: "Run") -> None:
+        """Said only now: a command that can't begin says one thing, what is wrong with it."""
+        notes = []
+        if planned.has_own_ledger:
+            notes.append(
+                "ledger     outputs that share an account need one ledger: --ledger or S2V_LEDGER_URL"
+            )
+        if unfinished:
+            notes.append(f"continuing run {run_id}, which did not finish")
+        for note in notes:
+            console.print(note, highlight=False, soft_wrap=True)
+        bar.follow(run)
+
+    WATCHER.set(opened)
     arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
     with bar.shown():
         state = asyncio.run(curate_flow(**arguments, run_id=run_id, return_state=True))

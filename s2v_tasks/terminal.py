@@ -34,6 +34,7 @@ class LiveBar:
             TextColumn("{task.fields[words]}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,  # in a file, a bar is an empty line
         )
         self._task = self._bar.add_task("starting", total=None, words="")
         self._over = threading.Event()

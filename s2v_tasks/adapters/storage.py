@@ -62,7 +62,7 @@ def scan(paths: list[Path]) -> pl.LazyFrame:
 
 def parquet(*paths: Path) -> pl.LazyFrame:
     """The rows of parquet files, not read yet; brackets in a path are no pattern."""
-    return pl.scan_parquet(paths, glob=False)
+    return pl.scan_parquet(list(paths), glob=False)
 
 
 @contextlib.contextmanager
