@@ -12,8 +12,8 @@ and never passed.
 """
 
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 from s2v_tasks.detect import NO_ANSWER, Answer, Kind
@@ -45,6 +45,8 @@ CHARGED: Final = frozenset({State.RESERVED, State.BILLED, State.UNKNOWN})
 """The states that count against a budget."""
 
 MICRO_USD: Final = 1_000_000
+MAX_IMAGES: Final = 2**62
+"""More than anybody has, and small enough for a database's integers."""
 BUDGET_SPENT: Final = "budget_spent"
 RUN_STOPPED: Final = "run_stopped"
 UNSPENT_REASONS: Final = frozenset({BUDGET_SPENT, RUN_STOPPED})
@@ -54,7 +56,7 @@ LOST_ANSWERS_ALLOWED: Final[dict[OnUnknown, int]] = {"retry": 2, "assume-paid": 
 
 def images_bought(budget_usd: float, price_micro_usd: int) -> int:
     """Whole pictures that ``budget_usd`` buys; exact, as if the amount were written in decimals."""
-    return int(Decimal(repr(budget_usd)) * MICRO_USD // price_micro_usd)
+    return min(int(Fraction(repr(budget_usd)) * MICRO_USD // price_micro_usd), MAX_IMAGES)
 
 
 def usd(micro_usd: int) -> float:

@@ -42,7 +42,10 @@ def reserve(pace: Pace, now_us: int, rate_per_s: float) -> tuple[int, Pace]:
 
     ``rate_per_s`` must be positive: whoever is allowed nothing does not reserve.
     """
-    pace = _relaxed(_sane(pace, now_us, pace.interval_us(rate_per_s)), now_us)
+    lead = max(MAX_LEAD_US, MAX_LEAD_CALLS * pace.interval_us(rate_per_s))
+    if pace.next_us - now_us > lead + max(0, pace.paused_until_us - now_us):
+        pace = replace(pace, next_us=now_us)
+    pace = _relaxed(_sane(pace, now_us), now_us)
     instant = max(pace.next_us, pace.paused_until_us, now_us)
     return instant, replace(pace, next_us=instant + pace.interval_us(rate_per_s))
 
@@ -66,7 +69,7 @@ def throttled(pace: Pace, sent_us: int, now_us: int, retry_after_us: int = 0) ->
     Everyone pauses and the margin grows by half. Calls that were under way when the pause began tell nothing
     new. The pause doubles only when calls made right after it are throttled again.
     """
-    pace = _sane(pace, now_us, 0)
+    pace = _sane(pace, now_us)
     if pace.throttled_us and sent_us < pace.paused_until_us:
         return replace(pace, paused_until_us=max(pace.paused_until_us, now_us + retry_after_us))
     follows = pace.pause_us and sent_us - pace.paused_until_us < 2 * SECOND_US
@@ -80,11 +83,10 @@ def throttled(pace: Pace, sent_us: int, now_us: int, retry_after_us: int = 0) ->
     )
 
 
-def _sane(pace: Pace, now_us: int, interval_us: int) -> Pace:
-    lead = max(MAX_LEAD_US, MAX_LEAD_CALLS * interval_us)
-    if pace.next_us - now_us > lead + max(0, pace.paused_until_us - now_us):
-        pace = replace(pace, next_us=now_us)
-    if pace.paused_until_us - now_us > MAX_PAUSE_US:
+def _sane(pace: Pace, now_us: int) -> Pace:
+    if (
+        pace.paused_until_us - now_us > MAX_PAUSE_US + SECOND_US
+    ):  # a second: clocks are also corrected a little
         pace = replace(pace, paused_until_us=now_us, next_us=min(pace.next_us, now_us))
     return pace if pace.throttled_us <= now_us else replace(pace, throttled_us=now_us)
 

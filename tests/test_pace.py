@@ -1,0 +1,299 @@
+"""The arithmetic of the pace: never more than the rate in any sliding second, and never a stall."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2v_tasks.pace import (
+    BASE_MARGIN_PPM,
+    CLEAN_US,
+    MAX_LEAD_US,
+    MAX_MARGIN_PPM,
+    MAX_PAUSE_US,
+    SECOND_US,
+    Pace,
+    postpone,
+    reserve,
+    throttled,
+)
+
+RATE = 5.0
+HOUR_US = 3600 * SECOND_US
+START_US = 100 * HOUR_US
+
+steps = st.lists(
+    st.tuples(
+        # how far the clock goes on, which of three callers, and by how much a miss is moved (None: sent)
+        st.one_of(st.integers(0, 50_000), st.integers(0, 3 * SECOND_US)),
+        st.integers(0, 2),
+        st.one_of(st.none(), st.integers(0, SECOND_US)),
+    ),
+    max_size=60,
+)
+
+
+def sent_instants(steps: list[tuple[int, int, int | None]], rate_per_s: float) -> list[int]:
+    """What three callers send, each with one outstanding reservation, that may miss instants."""
+    pace, now_us, sent = Pace(), START_US, []
+    outstanding: dict[int, tuple[int, int]] = {}
+    for wait_us, caller, lead_us in steps:
+        now_us += wait_us
+        if caller not in outstanding:
+            instant_us, pace = reserve(pace, now_us, rate_per_s)
+            outstanding[caller] = instant_us, pace.next_us
+        elif outstanding[caller][0] <= now_us:
+            instant_us, after_us = outstanding.pop(caller)
+            if lead_us is not None and now_us > instant_us:
+                instant_us, pace = postpone(pace, instant_us, after_us, now_us, lead_us, rate_per_s)
+                outstanding[caller] = instant_us, pace.next_us
+                assert instant_us >= now_us + lead_us
+            else:
+                sent.append(instant_us)
+    return sorted(sent + [instant_us for instant_us, _ in outstanding.values()])
+
+
+@given(steps, st.sampled_from([5.0, 4.0, 1.0, 0.2]))
+def test_no_sliding_second_holds_more_calls_than_the_rate(
+    steps: list[tuple[int, int, int | None]], rate_per_s: float
+) -> None:
+    """Whoever reserves, misses and postpones in whatever order: instants are apart, and never repeat."""
+    sent = sent_instants(steps, rate_per_s)
+    interval_us = Pace().interval_us(rate_per_s)
+    assert all(later - earlier >= interval_us for earlier, later in itertools.pairwise(sent))
+    calls = round(rate_per_s) or 1
+    for first, sixth in zip(sent, sent[calls:], strict=False):
+        assert sixth - first > SECOND_US
+
+
+@given(st.lists(st.integers(0, 2 * SECOND_US), min_size=1, max_size=50))
+def test_an_instant_is_never_in_the_past(waits_us: list[int]) -> None:
+    """A call that may leave may leave now, or later."""
+    pace, now_us = Pace(), START_US
+    for wait_us in waits_us:
+        now_us += wait_us
+        instant_us, pace = reserve(pace, now_us, RATE)
+        assert instant_us >= now_us
+
+
+def test_one_percent_stays_below_the_rate() -> None:
+    """4.95 calls a second: all of the allowance but for the margin."""
+    pace, instants = Pace(), []
+    for _ in range(496):
+        instant_us, pace = reserve(pace, instants[-1] if instants else START_US, RATE)
+        instants.append(instant_us)
+    rate_per_s = 495 / ((instants[-1] - instants[0]) / SECOND_US)
+    assert rate_per_s == pytest.approx(5 / 1.01, rel=1e-6)
+    assert 4.94 < rate_per_s < 4.96
+
+
+def test_an_idle_account_saves_nothing_up() -> None:
+    """After an hour of silence the next calls are as far apart as ever."""
+    _, pace = reserve(Pace(), START_US, RATE)
+    first, pace = reserve(pace, START_US + HOUR_US, RATE)
+    second, _ = reserve(pace, START_US + HOUR_US, RATE)
+    assert (first, second - first) == (START_US + HOUR_US, 202_000)
+
+
+def test_a_missed_instant_moves_to_now_if_nobody_reserved_after_it() -> None:
+    """No slot is lost to a caller that was late by itself."""
+    instant_us, pace = reserve(Pace(), START_US, RATE)
+    moved_us, after = postpone(pace, instant_us, pace.next_us, START_US + 90_000, 0, RATE)
+    assert moved_us == START_US + 90_000
+    assert after.next_us == moved_us + pace.interval_us(RATE)
+
+
+def test_a_missed_instant_leaves_time_to_write_the_next_one_down() -> None:
+    """On a slow disk an instant of right now would be missed again."""
+    instant_us, pace = reserve(Pace(), START_US, RATE)
+    moved_us, _ = postpone(pace, instant_us, pace.next_us, START_US + 90_000, 16_000, RATE)
+    assert moved_us == START_US + 106_000
+
+
+def test_a_missed_instant_goes_to_the_end_of_the_queue_otherwise() -> None:
+    """It must not crowd those who reserved meanwhile."""
+    instant_us, mine = reserve(Pace(), START_US, RATE)
+    _, theirs = reserve(mine, START_US, RATE)
+    moved_us, _ = postpone(theirs, instant_us, mine.next_us, START_US + 90_000, 0, RATE)
+    assert moved_us == theirs.next_us
+
+
+def test_a_missed_instant_obeys_a_rate_that_was_turned_down_meanwhile() -> None:
+    """The next one after it keeps the new distance."""
+    instant_us, pace = reserve(Pace(), START_US, RATE)
+    moved_us, pace = postpone(pace, instant_us, pace.next_us, START_US + 90_000, 0, 1.0)
+    next_us, _ = reserve(pace, START_US + 90_000, RATE)
+    assert next_us - moved_us == 1_010_000
+
+
+def test_a_missed_instant_obeys_a_pause_that_began_meanwhile() -> None:
+    """Being late is no way round a throttle."""
+    instant_us, pace = reserve(Pace(), START_US, RATE)
+    after_us = pace.next_us
+    pace = throttled(pace, START_US - 1, START_US + 50_000)
+    moved_us, _ = postpone(pace, instant_us, after_us, START_US + 90_000, 0, RATE)
+    assert moved_us == START_US + 50_000 + SECOND_US
+
+
+def test_the_first_throttle_pauses_everyone_for_a_second_and_widens_the_margin() -> None:
+    """1 % becomes 1.5 %."""
+    pace = throttled(Pace(), START_US, START_US + 80_000)
+    instant_us, pace = reserve(pace, START_US + 80_000, RATE)
+    assert instant_us == START_US + 80_000 + SECOND_US
+    assert pace.interval_us(RATE) == 203_000
+
+
+def test_throttles_of_calls_under_way_count_once() -> None:
+    """Five answers to five calls that left before the pause are one event, however late they come."""
+    first = pace = throttled(Pace(), START_US, START_US + 80_000)
+    for delay_us in (100_000, 300_000, 900_000, 5 * SECOND_US):
+        pace = throttled(pace, START_US + 10_000, START_US + delay_us)
+    assert (pace.margin_ppm, pace.pause_us) == (first.margin_ppm, first.pause_us)
+    assert pace.paused_until_us == START_US + 5 * SECOND_US  # nobody is held back after the last of them
+
+
+def test_a_call_under_way_can_lengthen_the_pause_by_its_retry_after() -> None:
+    """The vendor's own word counts, whoever brings it."""
+    pace = throttled(Pace(), START_US, START_US + 80_000)
+    pace = throttled(pace, START_US, START_US + 100_000, retry_after_us=7 * SECOND_US)
+    assert reserve(pace, START_US + 100_000, RATE)[0] == START_US + 100_000 + 7 * SECOND_US
+
+
+def test_the_pause_doubles_only_while_throttles_follow_each_other() -> None:
+    """1, 2, 4 ... 60 seconds while the first call after each pause is throttled, then 1 again."""
+    pace, now_us, pauses = Pace(), START_US, []
+    for _ in range(8):
+        sent_us, pace = reserve(pace, now_us, RATE)
+        now_us = sent_us + 80_000
+        pace = throttled(pace, sent_us, now_us)
+        pauses.append((pace.paused_until_us - now_us) // SECOND_US)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pace.margin_ppm == MAX_MARGIN_PPM
+    later_us = pace.paused_until_us + 3 * SECOND_US
+    pace = throttled(pace, later_us, later_us + 80_000)
+    assert pace.paused_until_us == later_us + 80_000 + SECOND_US
+
+
+def test_retry_after_is_obeyed_when_it_is_longer_than_the_pause() -> None:
+    """A longer wait is obeyed, a shorter one is not taken for a promise."""
+    long = throttled(Pace(), START_US, START_US, retry_after_us=9 * SECOND_US)
+    short = throttled(Pace(), START_US, START_US, retry_after_us=1)
+    assert reserve(long, START_US, RATE)[0] == START_US + 9 * SECOND_US
+    assert reserve(short, START_US, RATE)[0] == START_US + SECOND_US
+
+
+@given(st.integers(1, 40))
+def test_the_margin_never_grows_over_a_fifth(events: int) -> None:
+    """However often the account is throttled."""
+    pace, now_us = Pace(), START_US
+    for _ in range(events):
+        before = pace.margin_ppm
+        now_us += 3 * MAX_PAUSE_US
+        pace = throttled(pace, now_us, now_us)
+        assert pace.margin_ppm == min(round(before * 1.5), 200_000)
+
+
+def test_each_clean_minute_takes_a_third_of_the_excess_back() -> None:
+    """From 20 % down to 1 %, step by step, and not below."""
+    pace = Pace(margin_ppm=MAX_MARGIN_PPM, throttled_us=START_US, pause_us=SECOND_US)
+    assert reserve(pace, START_US + CLEAN_US - 1, RATE)[1].margin_ppm == MAX_MARGIN_PPM
+    now_us, margins = START_US, []
+    for _ in range(20):
+        now_us += CLEAN_US
+        _, pace = reserve(pace, now_us, RATE)
+        _, pace = reserve(pace, now_us + 1, RATE)  # once a minute, not once a call
+        margins.append(pace.margin_ppm)
+    assert margins[:3] == [136_666, 94_444, 66_296]
+    assert margins[-1] == BASE_MARGIN_PPM
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_a_throttle_after_a_clean_minute_pauses_for_a_second_again() -> None:
+    """The doubling is forgotten."""
+    pace = Pace(margin_ppm=40_000, throttled_us=START_US, pause_us=32 * SECOND_US, paused_until_us=START_US)
+    sent_us, pace = reserve(pace, START_US + CLEAN_US, RATE)
+    assert throttled(pace, sent_us, sent_us).paused_until_us == sent_us + SECOND_US
+
+
+@given(
+    lead_us=st.integers(0, MAX_LEAD_US),
+    paused_us=st.integers(0, MAX_PAUSE_US),
+    back_us=st.integers(0, 2 * START_US),
+)
+def test_a_clock_that_jumps_back_stalls_nobody(lead_us: int, paused_us: int, back_us: int) -> None:
+    """A row from the future is from before a restart or a clock set back: an honest wait at most."""
+    pace = Pace(
+        next_us=START_US + lead_us,
+        paused_until_us=START_US + paused_us,
+        throttled_us=START_US,
+        pause_us=SECOND_US,
+        margin_ppm=15_000,
+    )
+    now_us = max(0, START_US - back_us)
+    instant_us, after = reserve(pace, now_us, RATE)
+    # A pause is honest up to its longest; nothing beyond it and the lead is waited for.
+    assert instant_us - now_us <= MAX_LEAD_US + MAX_PAUSE_US + SECOND_US
+    if back_us >= HOUR_US:
+        assert instant_us == now_us
+        assert after.throttled_us == now_us  # so that the margin relaxes again one day
+
+
+@pytest.mark.parametrize("now_us", [0, 1, START_US - HOUR_US])
+def test_after_a_restart_the_pace_goes_on_at_once(now_us: int) -> None:
+    """A clock that starts at zero again, as a machine's does."""
+    _, before = reserve(Pace(), START_US, RATE)
+    instant_us, pace = reserve(before, now_us, RATE)
+    assert instant_us == now_us
+    assert reserve(pace, now_us, RATE)[0] == now_us + 202_000
+
+
+def test_a_full_pause_survives_a_clock_that_is_a_moment_behind() -> None:
+    """A database's clock may be set back by milliseconds: the vendor's minute is still kept."""
+    pace = throttled(Pace(), START_US, START_US, retry_after_us=MAX_PAUSE_US)
+    assert reserve(pace, START_US - 5_000, RATE)[0] == START_US + MAX_PAUSE_US
+
+
+def test_slow_rates_with_many_callers_keep_their_distance_through_a_throttle() -> None:
+    """At one call in 20 s five instants lie 80 s ahead: none of them is given out again."""
+    pace, given_out = Pace(), []
+    for _ in range(5):
+        instant_us, pace = reserve(pace, START_US, 0.05)
+        given_out.append(instant_us)
+    pace = throttled(pace, START_US, START_US + 80_000)
+    instant_us, _ = reserve(pace, START_US + 80_000, 0.05)
+    assert instant_us >= given_out[-1] + 20 * SECOND_US
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-2 * HOUR_US, HOUR_US), st.sampled_from(["reserve", "throttled"])),
+        max_size=30,
+    )
+)
+def test_the_row_stays_sane_whatever_the_clock_does(moves: list[tuple[int, str]]) -> None:
+    """Margin within its bounds, no pause over a minute, nobody told to wait longer than lead and pause."""
+    pace, now_us = Pace(), START_US
+    for step_us, what in moves:
+        now_us = max(0, now_us + step_us)
+        if what == "throttled":
+            pace = throttled(pace, now_us, now_us)
+        else:
+            instant_us, pace = reserve(pace, now_us, RATE)
+            assert now_us <= instant_us <= now_us + MAX_LEAD_US + MAX_PAUSE_US + SECOND_US
+        assert BASE_MARGIN_PPM <= pace.margin_ppm <= MAX_MARGIN_PPM
+        assert 0 <= pace.pause_us <= MAX_PAUSE_US
+
+
+def test_a_rate_turned_up_counts_from_the_next_call_on() -> None:
+    """Nothing that was reserved at the old rate moves."""
+    first_us, pace = reserve(Pace(), START_US, 1.0)
+    second_us, pace = reserve(pace, START_US, RATE)
+    third_us, _ = reserve(pace, START_US, RATE)
+    assert (second_us - first_us, third_us - second_us) == (1_010_000, 202_000)
+
+
+def test_a_row_without_history_is_the_default() -> None:
+    """A fresh account starts at once, with the base margin."""
+    assert reserve(Pace(), START_US, RATE) == (START_US, replace(Pace(), next_us=START_US + 202_000))
