@@ -239,12 +239,15 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
 
     from rich.console import Console
 
-    from s2v_tasks.adapters.folder import find_unfinished, new_run_id
+    from s2v_tasks.adapters.folder import RunFolder, find_unfinished, new_run_id
     from s2v_tasks.plan import plan
 
     planned = plan(parameters)
-    unfinished = None if new_run or run_id else find_unfinished(planned.out, planned.identity)
-    run_id = run_id or unfinished or new_run_id(datetime.now(UTC))
+    unfinished = None
+    if run_id is None:
+        unfinished = None if new_run else find_unfinished(planned.out, planned.identity)
+        run_id = unfinished or new_run_id(datetime.now(UTC))
+    run_dir = RunFolder(planned.out, run_id).path
     console = Console(stderr=True)
     _prepare_prefect(debug=debug)
     from s2v_tasks.flows.curate import curate as curate_flow
@@ -270,7 +273,7 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
     with bar.shown():
         state = asyncio.run(curate_flow(**arguments, run_id=run_id, return_state=True))
-    return _show(state, planned.out / "runs" / run_id)
+    return _show(state, run_dir)
 
 
 def _show(state: "State[Any]", run_dir: Path) -> int:

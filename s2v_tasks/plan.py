@@ -1,5 +1,6 @@
 """What a run would do, checked against the world before anything is written or asked."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
         UsageError: Something is missing or wrong; the message says what to do.
     """
     access = access or environment_access()
+    _check_key(access.api_key.get_secret_value())
+    _check_out(Path(parameters.out))
     files = storage.find(parameters.candidates)
     source = parameters.source
     with storage.reading(parameters.candidates):
@@ -79,9 +82,23 @@ def environment_access() -> Access:
                 "no API key: set DASHSCOPE_API_KEY (or try `s2v demo`, which needs none)"
             ) from None
         raise UsageError("DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1") from None
-    if not access.api_key.get_secret_value().strip():
-        raise UsageError("DASHSCOPE_API_KEY is empty: set it (or try `s2v demo`, which needs none)")
     return access
+
+
+def _check_key(api_key: str) -> None:
+    if not api_key.strip():
+        raise UsageError("DASHSCOPE_API_KEY is empty: set it (or try `s2v demo`, which needs none)")
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        # It could not leave in a header; that must not look like an answer that was lost.
+        raise UsageError(
+            "DASHSCOPE_API_KEY holds blanks, line breaks or letters that no key has: set it anew"
+        )
+
+
+def _check_out(out: Path) -> None:
+    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UsageError(f"--out {out}: {there} is no folder that may be written; name another")
 
 
 def _own_ledger(out: Path) -> str:

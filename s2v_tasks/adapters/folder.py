@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from s2v_tasks.settings import CurateParameters
 
 Status = Literal["running", "stopped", "closed", "budget_spent", "published"]
 UNFINISHED: Final[frozenset[Status]] = frozenset({"running", "stopped"})
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSIONS: Final = ("s2v-tasks", "prefect", "polars", "pyarrow", "great-expectations", "httpx", "sqlalchemy")
 
 
@@ -49,10 +51,21 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of one run, below ``OUT/runs/<run_id>/``."""
+    """The files of one run, below ``OUT/runs/<run_id>/``.
+
+    Raises:
+        UsageError: The run's id is not a plain name, and might lead out of that folder.
+    """
 
     out: Path
     run_id: str
+
+    def __post_init__(self) -> None:
+        if not _RUN_ID.fullmatch(self.run_id):
+            raise UsageError(
+                f"--run-id {self.run_id!r} can't name a folder: up to 100 letters, digits and . _ -,"
+                " of which the first is a letter or a digit"
+            )
 
     @property
     def path(self) -> Path:
@@ -97,10 +110,11 @@ class RunFolder:
             UsageError: It is not the folder of a run.
         """
         run_dir = run_dir.resolve()
-        folder = cls(run_dir.parent.parent, run_dir.name)
-        if folder.path != run_dir or not folder.manifest_path.is_file():
-            raise UsageError(f"{run_dir} is no run's folder; name one such as OUT/runs/<run_id>")
-        return folder
+        if _RUN_ID.fullmatch(run_dir.name):
+            folder = cls(run_dir.parent.parent, run_dir.name)
+            if folder.path == run_dir and folder.manifest_path.is_file():
+                return folder
+        raise UsageError(f"{run_dir} is no run's folder; name one such as OUT/runs/<run_id>")
 
     def read(self) -> Manifest:
         """The manifest.
