@@ -81,6 +81,7 @@ class Bench:
     folder: Path
     emulator: Emulator
     env: dict[str, str] = field(default_factory=dict)
+    out_name: str = "out"
 
     def __post_init__(self) -> None:
         self.env = {
@@ -93,7 +94,7 @@ class Bench:
     @property
     def out(self) -> Path:
         """Where the command writes, unless told otherwise."""
-        return self.folder / "out"
+        return self.folder / self.out_name
 
     def url(self, number: int, subject: str = "portrait", query: str = "") -> str:
         """The address of a picture that the emulator draws."""

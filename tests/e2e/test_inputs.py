@@ -1,0 +1,195 @@
+"""Whatever the candidates look like: every row and column passes through, in order, with its outcome."""
+
+import datetime as dt
+from typing import Any
+
+import polars as pl
+import pytest
+from workbench import Bench
+
+from s2v_tasks import SCHEMA, Curated, Output, Screening, Source, Thresholds, curate
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
+
+
+async def curated(bench: Bench, candidates: str, **groups: Any) -> Curated:
+    """Curate in this process; the gate must open."""
+    groups = {"screening": Screening(allow_private_hosts=True), **groups}
+    state = await curate(candidates, str(bench.out), 1.0, **groups, return_state=True)
+    assert state.is_completed(), state.message
+    return await state.aresult()
+
+
+def verdicts(run: Curated) -> pl.DataFrame:
+    return pl.read_parquet(run.run_dir / "verdicts.parquet")
+
+
+def check_passed_through(given: pl.DataFrame, came: pl.DataFrame) -> None:
+    """The input's own columns are there first, values and types untouched, in order."""
+    assert came.columns == [*given.columns, *SCHEMA]
+    assert came.select(given.columns).equals(given, null_equal=True)
+    assert dict(came.select(given.columns).schema) == dict(given.schema)
+    assert dict(came.select(*SCHEMA).schema) == SCHEMA
+    assert came["row"].to_list() == list(range(given.height))
+
+
+async def test_parquet_columns_of_every_kind_pass_through(in_process: Bench) -> None:
+    """Numbers, nulls, times, lists, structs and categories come out as they went in."""
+    when = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
+    given = pl.DataFrame(
+        {
+            "id": pl.Series([1, None, 3], dtype=pl.UInt16),
+            "image_url": [in_process.url(0), None, in_process.url(0, "crowd")],
+            "score": [0.1, float("nan"), None],
+            "tags": [["a"], [], None],
+            "person": [{"name": "A", "age": 1}, {"name": None, "age": 2}, None],
+            "when": pl.Series([when, None, when], dtype=pl.Datetime("ms", "Europe/Rome")),
+            "kind": pl.Series(["x", "y", None], dtype=pl.Categorical),
+            "raw": [b"\x00\xff", b"", None],
+            "Ünïcode name": ["ä", "\n", ""],
+        }
+    )
+    path = in_process.folder / "given.parquet"
+    given.write_parquet(path)
+    run = await curated(in_process, str(path))
+    came = verdicts(run)
+    check_passed_through(given, came)
+    assert came["outcome"].to_list() == ["passed", "screened_out", "failed"]
+    assert came["reason"].to_list() == [None, "empty_url", "several_humans"]
+
+
+async def test_csv_values_stay_the_text_they_are(in_process: Bench) -> None:
+    """An id of 007 is not 7, and a quoted comma or line break is not a border."""
+    path = in_process.folder / "given.csv"
+    path.write_text(
+        f'id,image_url,note\n007,{in_process.url(1)},"a, b"\n1e3,{in_process.url(2)},"two\nlines"\n'
+    )
+    came = verdicts(await curated(in_process, str(path)))
+    given = {"id": ["007", "1e3"], "image_url": in_process.portraits(2, 1), "note": ["a, b", "two\nlines"]}
+    check_passed_through(pl.DataFrame(given), came)
+
+
+async def test_ndjson_values_keep_their_types(in_process: Bench) -> None:
+    """Numbers, nested objects and keys that only some rows have come through."""
+    given = pl.DataFrame(
+        {
+            "image_url": in_process.portraits(3),
+            "n": [1, 2, None],
+            "who": [{"name": "A"}, {"name": "B"}, {"name": None}],
+            "late": [None, None, "only here"],
+        }
+    )
+    path = in_process.folder / "given.ndjson"
+    given.write_ndjson(path)
+    check_passed_through(given, verdicts(await curated(in_process, str(path))))
+
+
+async def test_files_of_a_glob_follow_each_other_by_name(in_process: Bench) -> None:
+    """Rows of the second file come after those of the first, and know their duplicates there."""
+    for name, numbers in (("b", [2, 1]), ("a", [0, 1])):
+        in_process.candidates([in_process.url(n) for n in numbers], f"part-{name}.parquet", file=[name] * 2)
+    came = verdicts(await curated(in_process, str(in_process.folder / "part-*.parquet")))
+    assert came["file"].to_list() == ["a", "a", "b", "b"]
+    assert came["image_url"].to_list() == [in_process.url(n) for n in (0, 1, 2, 1)]
+    assert came["duplicate_of"].to_list() == [None, None, None, 1]
+
+
+async def test_a_duplicate_names_its_first_and_copies_its_verdict(in_process: Bench) -> None:
+    """The same picture under other spellings and signatures is asked once; copies cost nothing."""
+    one = in_process.url(0)
+    signed = "?X-Amz-Algorithm=A&X-Amz-Credential=C&X-Amz-Date={}&X-Amz-Expires=9&X-Amz-SignedHeaders=host"
+    signed += "&X-Amz-Signature={}"
+    urls = [
+        one, one + "#face", one.replace("http", "HTTP"), in_process.url(1, "crowd"),
+        in_process.url(1, "crowd"), one + signed.format(1, "aa"), one + signed.format(2, "bb"),
+        one + "?width=500",
+    ]  # fmt: skip
+    run = await curated(in_process, in_process.candidates(urls), output=Output(keep_duplicates=True))
+    came = verdicts(run)
+    assert came["duplicate_of"].to_list() == [None, 0, 0, None, 3, 0, 0, None]
+    assert came["outcome"].to_list() == ["passed", *["duplicate"] * 2, "failed", *["duplicate"] * 3, "passed"]
+    for column in ("check_pass", "humanoid", "code", "request_id", "image_key"):
+        values = came[column].to_list()
+        assert values == [values[n] for n in (0, 0, 0, 3, 3, 0, 0, 7)]
+    copies = came.filter(outcome="duplicate")
+    assert copies["cost_usd"].sum() == copies["paid_usd"].sum() == copies["attempts"].sum() == 0
+    assert set(copies["billing"]) == {"none"}
+    assert sorted(in_process.billed_urls()) == sorted({urls[0], urls[3], urls[7]})
+    kept = pl.read_parquet(run.run_dir / "approved.parquet")
+    assert kept["row"].to_list() == [0, 1, 2, 5, 6, 7]
+    assert run.publication is not None
+    assert run.publication.rows == 6
+
+    once = await curated(in_process, in_process.candidates(urls))
+    assert pl.read_parquet(once.run_dir / "approved.parquet")["row"].to_list() == [0, 7]
+
+
+async def test_a_limit_leaves_the_other_rows_out_of_the_run(in_process: Bench) -> None:
+    """Only the first rows are judged and written."""
+    candidates = in_process.candidates(in_process.portraits(5))
+    run = await curated(in_process, candidates, source=Source(limit=2))
+    assert verdicts(run)["image_url"].to_list() == in_process.portraits(2)
+    assert len(in_process.billed_urls()) == 2
+
+
+async def test_one_bad_segment_closes_the_gate(in_process: Bench) -> None:
+    """A data set that passes as a whole is held back by the source that does not."""
+    urls = [*in_process.portraits(6), in_process.url(7, "crowd"), in_process.url(8, "scenery")]
+    candidates = in_process.candidates(urls, source=["good"] * 6 + ["bad"] * 2)
+    state = await curate(
+        candidates,
+        str(in_process.out),
+        1.0,
+        source=Source(segment_column="source"),
+        screening=Screening(allow_private_hosts=True),
+        return_state=True,
+    )
+    assert state.is_failed()
+    assert "pass_rate (segment bad): observed 0, wanted at least 0.5" in state.message
+    assert not (in_process.out / "published").exists()
+    run = await curated(in_process, candidates)
+    assert run.summary.pass_rate == 0.75
+
+
+async def test_a_segment_column_may_be_of_any_type(in_process: Bench) -> None:
+    """Numbers and nulls are segments too."""
+    candidates = in_process.candidates(in_process.portraits(3), source=[1, None, 1])
+    run = await curated(in_process, candidates, source=Source(segment_column="source"))
+    assert run.status == "published"
+
+
+async def test_without_the_screen_every_picture_is_asked(in_process: Bench) -> None:
+    """Too small a picture is then refused by the service, which charges nothing for it."""
+    urls = [in_process.url(0), in_process.url(1, query="?width=200")]
+    run = await curated(
+        in_process,
+        in_process.candidates(urls),
+        screening=Screening(enabled=False),
+        thresholds=Thresholds(max_error_share=0.5),
+    )
+    came = verdicts(run)
+    assert came["outcome"].to_list() == ["passed", "error"]
+    assert came["reason"].to_list() == [None, "image_size"]
+    assert came["billing"].to_list() == ["billed", "not_billed"]
+    assert in_process.received() == 2
+    assert came["width_px"].null_count() == 2
+
+
+async def test_a_path_with_brackets_is_a_path(in_process: Bench) -> None:
+    """Candidates are taken by their name as it is, before it is taken as a pattern."""
+    folder = in_process.folder / "a [b] c"
+    folder.mkdir()
+    for name in ("d [e].parquet", "d [e].csv", "d [e].ndjson"):
+        frame = pl.DataFrame({"image_url": in_process.portraits(1)})
+        {"parquet": frame.write_parquet, "csv": frame.write_csv, "ndjson": frame.write_ndjson}[
+            name.rpartition(".")[2]
+        ](folder / name)
+        assert (await curated(in_process, str(folder / name))).summary.rows == 1
+
+
+async def test_an_output_folder_with_brackets_is_a_folder(in_process: Bench) -> None:
+    """No path that the program makes itself is taken as a pattern."""
+    in_process.out_name = "out [1]"
+    run = await curated(in_process, in_process.candidates(in_process.portraits(1)))
+    assert run.publication is not None
+    assert pl.read_parquet(run.publication.path, glob=False).height == 1
