@@ -1,53 +1,30 @@
 """A command that can't begin: one line that says what to do, exit status 2, and nothing written."""
 
-import contextvars
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from workbench import Bench, files_below
-
-from s2v_tasks.cli import main
+from workbench import Bench, Ran, files_below
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
-
-
-@pytest.fixture
-def environment(in_process: Bench) -> Iterator[None]:
-    """The command sets variables for its own process, which here is ours."""
-    before = dict(os.environ)
-    yield
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
 
 
 Check = Callable[..., str]
 
 
 @pytest.fixture
-def refused(
-    in_process: Bench, environment: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Check:
-    """Run the command in this process; check what every refusal has in common, and give its one line."""
-    folder = in_process.folder / "cwd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+def refused(in_process: Bench, command: Callable[..., Ran]) -> Check:
+    """Run the command; check what every refusal has in common, and give its one line."""
 
     def run(*arguments: object, files: Callable[[Path], object] = lambda folder: None) -> str:
-        files(folder)
+        files(in_process.folder / "cwd")
         before, received = files_below(in_process.folder), in_process.received()
-        monkeypatch.setattr(sys, "argv", ["s2v", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            contextvars.copy_context().run(main)
-        out, err = capfd.readouterr()
-        assert end.value.code == 2, err
-        assert out == ""
-        assert "Traceback" not in err
-        (line,) = err.splitlines()
+        ran = command(*arguments)
+        assert ran.status == 2, ran.err
+        assert ran.out == ""
+        assert "Traceback" not in ran.err
+        (line,) = ran.err.splitlines()
         assert line.startswith("s2v: ")
         assert files_below(in_process.folder) == before
         assert in_process.received() == received

@@ -90,6 +90,7 @@ class Bench:
             "DASHSCOPE_HTTP_BASE_URL": self.emulator.base_url,
             **self.env,
         }
+        del self.env["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]  # keeping its log quiet is the command's part
 
     @property
     def out(self) -> Path:
