@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from s2v_tasks import ledger_command
 from s2v_tasks.errors import S2VError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Curate portrait-image URLs: screen for free, judge at the account's pace, gate, publish.",
 )
+app.add_typer(ledger_command.app, name="ledger")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
 MinPassRate = Annotated[float | None, typer.Option(help="Lowest passed / attempted. [default: 0.5]")]

@@ -4,14 +4,16 @@ A writer on SQLite begins IMMEDIATE, one on PostgreSQL locks the pace row first,
 while nobody else can reserve.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
+import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from s2v_tasks import books
 from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
 from s2v_tasks.adapters.connection import Database
@@ -35,6 +37,7 @@ from s2v_tasks.models import Billing, Outcome, Verdict
 from s2v_tasks.settings import OnUnknown
 
 _REMEMBERED = ("reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status")
+_EXPORTED_AT_ONCE = 10_000
 _SUMS = ("calls_run", "charges_run", "charges", "lost")
 
 
@@ -148,6 +151,14 @@ class LedgerDatabase(Database):
                 .group_by(a.state)
             )
             return {**dict.fromkeys(State, 0), **{State(state): int(sum_) for state, sum_ in rows}}
+
+    async def attempts(self) -> AsyncIterator[pl.DataFrame]:
+        """Every attempt, oldest first, in frames of `s2v_tasks.books.SCHEMA`."""
+        columns = [t.attempts.c[name] for name in books.SCHEMA]
+        async with self._reading() as db:
+            rows = await db.stream(sa.select(*columns).order_by(t.attempts.c.id))
+            async for chunk in rows.partitions(_EXPORTED_AT_ONCE):
+                yield pl.DataFrame([tuple(row) for row in chunk], schema=books.SCHEMA, orient="row")
 
     # -- the money: reserve, postpone, settle --------------------------------------------------------------
 

