@@ -132,9 +132,12 @@ class Engine:
 
         Pictures that were not asked any more come back ``unspent``.
         """
-        decided = await asyncio.gather(*(self._judge(candidate) for candidate in shard))
+        async with asyncio.TaskGroup() as group:
+            judging = [group.create_task(self._judge(candidate)) for candidate in shard]
         standings = await self._ledger.standings(self._lease, [c.image_key for c in shard])
-        return [self._charged(verdict, standings[verdict.image_key]) for verdict in decided]
+        return [
+            self._charged(verdict, standings[verdict.image_key]) for verdict in (j.result() for j in judging)
+        ]
 
     async def known(self, image_keys: Sequence[str]) -> dict[str, Verdict]:
         """The verdicts that need no call, by key."""
@@ -321,7 +324,7 @@ class Engine:
     async def _hold_back(self) -> None:
         """While the service keeps failing, ask more and more rarely."""
         if self._failures > 2:
-            await self._wait(min(0.5 * 2 ** (self._failures - 3), self._retries.max_backoff_s))
+            await self._wait(min(0.5 * 2.0 ** min(self._failures - 3, 10), self._retries.max_backoff_s))
 
     async def _make_room(self) -> None:
         """A service that stalls must not pile up calls without bound."""

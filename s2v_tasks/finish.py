@@ -1,5 +1,6 @@
 """How a run ends: its manifest, its page, and the Prefect state that says the same in words."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from prefect.states import Completed, Failed
 from s2v_tasks import gate as stage6
 from s2v_tasks.adapters.artifacts import show_summary
 from s2v_tasks.adapters.folder import Status
-from s2v_tasks.errors import BudgetSpent, GateClosed, S2VError
+from s2v_tasks.errors import BudgetSpent, GateClosed, LedgerUnavailable, S2VError
 from s2v_tasks.ledger import State as AttemptState
 from s2v_tasks.ledger import usd
 from s2v_tasks.models import GateReport
@@ -45,17 +46,20 @@ async def ended(
     """
     summary = summarise(pl.scan_parquet(run.folder.verdicts).select(*SCHEMA).collect())
     status, error, message = _end(run, summary, report, publication)
-    charges = await run.ledger.charges(run.lease)
+    cost_usd = {}
+    with contextlib.suppress(LedgerUnavailable):  # the reason why the run stopped: it says so itself
+        charges = await run.ledger.charges(run.lease)
+        cost_usd = {
+            "billed": usd(charges[AttemptState.BILLED]),
+            "unknown": usd(charges[AttemptState.UNKNOWN] + charges[AttemptState.RESERVED]),
+        }
     run.manifest = run.manifest.model_copy(
         update={
             "status": status,
             "finished_at": datetime.now(UTC),
             "message": message,
             "counts": _counts(summary),
-            "cost_usd": {
-                "billed": usd(charges[AttemptState.BILLED]),
-                "unknown": usd(charges[AttemptState.UNKNOWN] + charges[AttemptState.RESERVED]),
-            },
+            "cost_usd": cost_usd,
             "data_set_cost_usd": summary.data_set_cost_usd,
             "gate": _gate(report),
             "files": run.folder.hashes(),

@@ -34,7 +34,7 @@ from s2v_tasks.adapters.folder import (
 from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
 from s2v_tasks.engine import Engine
-from s2v_tasks.errors import InputError, Interrupted, RunStopped, UsageError
+from s2v_tasks.errors import InputError, Interrupted, LedgerUnavailable, RunStopped, UsageError
 from s2v_tasks.ledger import Scope, images_bought, usd
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
 from s2v_tasks.plan import Plan
@@ -186,7 +186,8 @@ async def _close(run: Run) -> None:
     """Let the calls under way settle, then give the lease back; what is still out counts as unknown."""
     await run.engine.finish()
     status = run.manifest.status
-    await run.ledger.close_run(run.lease, "stopped" if status == "running" else status)
+    with contextlib.suppress(LedgerUnavailable):  # then the lease runs out by itself
+        await run.ledger.close_run(run.lease, "stopped" if status == "running" else status)
 
 
 def _manifest(planned: Plan, folder: RunFolder, clock: Clock) -> Manifest:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from s2v_tasks.errors import RunStopped
 from s2v_tasks.models import Candidate, Screened, Verdict
 from s2v_tasks.runs import Run
 
@@ -33,12 +34,24 @@ async def through(run: Run, screen: Screen | None, detect: Detect) -> None:
             async with detecting:
                 if shard and not run.stopped:
                     await detect(shard)
+        except RunStopped as error:
+            run.engine.stop(error)
         finally:
             room.release()
 
-    async with asyncio.TaskGroup() as group:
-        async for shard in run.shards():
-            await room.acquire()
-            if run.stopped:
-                break
-            group.create_task(lead(shard))
+    try:
+        async with asyncio.TaskGroup() as group:
+            async for shard in run.shards():
+                await room.acquire()
+                if run.stopped:
+                    break
+                group.create_task(lead(shard))
+    except BaseExceptionGroup as group_of:
+        raise _first(group_of) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error inside groups of errors: one is enough to end a run, and its type says how."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
