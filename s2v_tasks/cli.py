@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(ledger_command.app, name="ledger")
 
+_TYPER_INTERRUPTED = 130  # what Typer gives for a Ctrl-C
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
 MinPassRate = Annotated[float | None, typer.Option(help="Lowest passed / attempted. [default: 0.5]")]
 MaxCost = Annotated[
@@ -228,11 +229,13 @@ def main() -> NoReturn:
             raise
         status = _say(str(error), error.exit_status)
     except (typer.Abort, KeyboardInterrupt):
-        status = _say("interrupted; the same command continues", 1)
+        status = _TYPER_INTERRUPTED
     except Exception as error:
         if debug:
             raise
         status = _say(f"a defect: {type(error).__name__}: {error}; --debug shows where", 1)
+    if status == _TYPER_INTERRUPTED:
+        status = _say("interrupted; the same command continues", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
