@@ -154,7 +154,7 @@ def test_a_budget_is_met_exactly_and_the_data_set_keeps_its_cost(
 ) -> None:
     """50 of 80 are billed and 30 named unspent; the rest costs the rest; a re-run can't hide the cost."""
     bench = in_process
-    candidates, half = bench.candidates(bench.portraits(80)), 50 * PRICE_USD
+    candidates, half = bench.candidates(bench.portraits(80)), round(50 * PRICE_USD, 6)
     part = command(*bench.curating(candidates, "--budget-usd", half))
     assert part.status == 4, part.err
     assert len(bench.billed_urls()) == 50
