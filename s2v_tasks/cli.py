@@ -55,12 +55,16 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Curate a set of sample pictures against an emulated service: no key, no cost, loopback only."""
-    for name in [n for n in os.environ if n.startswith(("S2V_", "DASHSCOPE_"))]:
+    # Also Prefect's: somebody's page, database or limits are not the demo's.
+    for name in [n for n in os.environ if n.startswith(("S2V_", "DASHSCOPE_", "PREFECT_"))]:
         del os.environ[name]
     from s2v_tasks.adapters import prefect_server
     from s2v_tasks.emulator import Emulator, EmulatorOptions
     from s2v_tasks.emulator.samples import write_candidates
+    from s2v_tasks.plan import check_out
 
+    check_out(out)
+    os.environ["PREFECT_HOME"] = str((out / ".prefect").resolve())
     os.environ["PREFECT_API_URL"] = prefect_server.start()
     with Emulator(EmulatorOptions()) as emulator:
         os.environ |= {"DASHSCOPE_API_KEY": "demo", "DASHSCOPE_HTTP_BASE_URL": emulator.base_url}
