@@ -3,14 +3,18 @@
 Here is what differs between the two: drivers, how a writer takes its lock, and whose clock counts.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import functools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from s2v_tasks.adapters.clock import Clock
@@ -23,6 +27,40 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgres": "postgresql+asyncpg",
 }
+_SQLITE_SETTINGS: Final = ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL")
+_POSTGRESQL_SETTINGS: Final = """
+SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+                                        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+       set_config('lock_timeout', '10s', false),
+       set_config('idle_in_transaction_session_timeout', '10s', false)
+"""
+"""As patient as SQLite; and a process stopped in mid-transaction does not hold up everyone for ever."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Do all of it, even if the caller is cancelled meanwhile.
+
+    A statement cut off in the middle leaves its connection, and with it the database's one write lock, to the
+    garbage collector: everybody else on the ledger would wait.
+    """
+
+    @functools.wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # seen: whoever asked is gone
+            raise
+
+    return run
 
 
 def ledger_url(url: str) -> sa.URL:
@@ -38,9 +76,15 @@ def ledger_url(url: str) -> sa.URL:
         raise UsageError(
             "the ledger is no sqlite:///PATH or postgresql://USER@HOST/DATABASE URL; mend --ledger"
         ) from None
-    if driver.startswith("sqlite") and not parsed.database:
-        raise UsageError("the ledger needs a file: sqlite:///PATH; an in-memory ledger forgets what was paid")
-    return parsed.set(drivername=driver)
+    query = dict(parsed.query)
+    if driver.startswith("sqlite"):
+        if not parsed.database or ":memory:" in parsed.database or query.get("mode") == "memory":
+            raise UsageError(
+                "the ledger needs a file, for one in memory forgets what was paid; use --ledger sqlite:///PATH"
+            )
+    elif "sslmode" in query:  # as everyone but the driver calls it
+        query["ssl"] = query.pop("sslmode")
+    return parsed.set(drivername=driver, query=query)
 
 
 class Database:
@@ -58,19 +102,31 @@ class Database:
         return self._engine.dialect.name == "sqlite"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._url.render_as_string(hide_password=True)})"
+        return f"{type(self).__name__}({self._shown})"
+
+    @property
+    def _shown(self) -> str:
+        # Without the query: it may hold a password too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     async def __aenter__(self) -> Self:
         try:
-            async with self._writing() as db:
-                if not self._is_sqlite:  # two processes must not create the same tables at once
-                    await db.execute(sa.text("SELECT pg_advisory_xact_lock(5265772118)"))
-                await db.run_sync(metadata.create_all)
-        except (SQLAlchemyError, LedgerUnavailable) as error:
+            if self._is_sqlite:  # by hand, for the driver leaves a thread behind where it can't open a file
+                sqlite3.connect(self._url.database or "", uri="uri" in self._url.query).close()
+            await self._create()
+        except (SQLAlchemyError, sqlite3.Error, LedgerUnavailable, TypeError, ValueError) as error:
             await self._engine.dispose()
-            cause = getattr(error, "orig", None) or error
-            raise UsageError(f"{cause}; check that --ledger names a database that may be written") from None
+            raise UsageError(
+                f"{_words(error)}; check that --ledger names a database that may be written"
+            ) from None
         return self
+
+    @whole
+    async def _create(self) -> None:
+        async with self._writing() as db:
+            if not self._is_sqlite:  # two processes must not create the same tables at once
+                await db.execute(sa.text("SELECT pg_advisory_xact_lock(5265772118)"))
+            await db.run_sync(metadata.create_all)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -108,17 +164,35 @@ class Database:
             async with self._engine.connect() as db:
                 await db.execution_options(s2v_writes=s2v_writes)
                 yield db
-        except (OperationalError, InterfaceError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
             raise LedgerUnavailable(
-                f"the ledger {self._url.render_as_string(hide_password=True)} can't be used"
-                f" ({type(cause).__name__}: {cause}); mend that and run the same command again"
+                f"the ledger {self._shown} can't be used ({_words(error)});"
+                " mend that and run the same command again"
             ) from None
+
+
+def _words(error: Exception) -> str:
+    """The driver's own words, in one line."""
+    if isinstance(error, LedgerUnavailable):
+        return str(error)
+    cause = getattr(error, "orig", None) or error
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
 def _engine(url: sa.URL) -> AsyncEngine:
     if not url.drivername.startswith("sqlite"):
-        return create_async_engine(url, pool_size=5, pool_pre_ping=True)
+        engine = create_async_engine(url, pool_size=5, pool_pre_ping=True)
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def _on_postgresql(connection: Any, _record: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute(_POSTGRESQL_SETTINGS)
+            cursor.close()
+            connection.commit()
+
+        return engine
     engine = create_async_engine(url)
 
     @sa.event.listens_for(engine.sync_engine, "connect")
@@ -127,7 +201,7 @@ def _engine(url: sa.URL) -> AsyncEngine:
         # the lock and instants would be given out twice; we begin ourselves, below.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL"):
+        for pragma in _SQLITE_SETTINGS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -4,6 +4,7 @@ A writer on SQLite begins IMMEDIATE, one on PostgreSQL locks the pace row first,
 while nobody else can reserve.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -16,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from s2v_tasks import books
 from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
-from s2v_tasks.adapters.connection import Database
+from s2v_tasks.adapters.connection import Database, whole
 from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder, Lease
-from s2v_tasks.detect import Answer
+from s2v_tasks.detect import Answer, Kind
 from s2v_tasks.errors import LeaseLost, UsageError
 from s2v_tasks.ledger import (
     CHARGED,
@@ -37,6 +38,7 @@ from s2v_tasks.models import Billing, Outcome, Verdict
 from s2v_tasks.settings import OnUnknown
 
 _REMEMBERED = ("reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status")
+_UNSENT = Answer(Kind.TRANSIENT, Billing.NOT_BILLED, message="not sent: cancelled")
 _EXPORTED_AT_ONCE = 10_000
 _SUMS = ("calls_run", "charges_run", "charges", "lost")
 
@@ -46,6 +48,7 @@ class LedgerDatabase(Database):
 
     # -- runs and leases ---------------------------------------------------------------------------------
 
+    @whole
     async def open_run(
         self, run_id: str, scope: Scope, budget: str, cap_images: int, on_unknown: OnUnknown
     ) -> Lease:
@@ -79,17 +82,19 @@ class LedgerDatabase(Database):
                 )
             else:
                 await db.execute(sa.update(t.runs).where(t.runs.c.run_id == run_id).values(**held))
+            # Whatever this run had under way belongs to its former life: nobody waits for those answers.
+            reserved = t.attempts.c.state == State.RESERVED
+            await self._lose(db, sa.and_(reserved, t.attempts.c.run_id == run_id))
+            await self._free_dead(db, now_us, reserved)
+            # After the attempts, as in a settling: the other order would lock the two out.
             await db.execute(
                 self._insert(t.budgets)
                 .values(name=budget, cap=cap_images, used=0)
                 .on_conflict_do_update(index_elements=["name"], set_={"cap": cap_images})
             )
-            # Whatever this run had under way belongs to its former life: nobody waits for those answers.
-            reserved = t.attempts.c.state == State.RESERVED
-            await self._lose(db, sa.and_(reserved, t.attempts.c.run_id == run_id))
-            await self._free_dead(db, now_us, reserved)
         return lease
 
+    @whole
     async def beat(self, lease: Lease) -> None:
         """Keep the lease alive.
 
@@ -102,6 +107,7 @@ class LedgerDatabase(Database):
             if (await db.execute(sa.update(t.runs).where(held).values(beat_us=now_us))).rowcount == 0:
                 raise _lease_lost(lease)
 
+    @whole
     async def close_run(self, lease: Lease, status: str) -> None:
         """Give the lease back with the run's final status."""
         held = sa.and_(t.runs.c.run_id == lease.run_id, t.runs.c.owner == lease.holder.owner)
@@ -170,13 +176,28 @@ class LedgerDatabase(Database):
         Raises:
             LeaseLost: Another process has taken the run over.
         """
+        done: list[Reserved] = []
+        try:
+            return await self._reserve(lease, image_key, host, rate_per_s, done)
+        except asyncio.CancelledError:
+            for reserved in done:  # it will never leave
+                await self.settle(lease, image_key, reserved.attempt_id, _UNSENT)
+            raise
+
+    @whole
+    async def _reserve(
+        self, lease: Lease, image_key: str, host: str, rate_per_s: float, done: list[Reserved]
+    ) -> Reserved | NotReserved | Busy | Spent:
         try:
             async with self._writing() as db:
-                return await self._reserve(db, lease, image_key, host, rate_per_s)
+                come = await self._reserve_in(db, lease, image_key, host, rate_per_s)
         except IntegrityError:  # another account on the same service was faster: the unique key held
             return Busy()
+        if isinstance(come, Reserved):
+            done.append(come)
+        return come
 
-    async def _reserve(
+    async def _reserve_in(
         self, db: AsyncConnection, lease: Lease, image_key: str, host: str, rate_per_s: float
     ) -> Reserved | NotReserved | Busy | Spent:
         row = await self._lock_pace(db, lease.scope)
@@ -195,8 +216,9 @@ class LedgerDatabase(Database):
         b = t.budgets.c
         charge = sa.update(t.budgets).where(b.name == lease.budget, b.used < b.cap).values(used=b.used + 1)
         if (await db.execute(charge)).rowcount == 0:
-            pending = sa.exists().where(a.budget == lease.budget, a.state == State.RESERVED)
-            return Spent(final=not await db.scalar(sa.select(pending)))
+            pending = sa.and_(a.budget == lease.budget, a.state == State.RESERVED)
+            await self._free_dead(db, now_us, pending)  # those will never turn out free
+            return Spent(final=not await db.scalar(sa.select(sa.exists().where(pending))))
         instant_us, pace = pacing.reserve(row, now_us, rate_per_s)
         await self._store_pace(db, lease.scope, pace)
         result = await db.execute(
@@ -216,6 +238,7 @@ class LedgerDatabase(Database):
         assert result.inserted_primary_key is not None  # noqa: S101  (an insert has one)
         return self._reserved(result.inserted_primary_key[0], instant_us, pace)
 
+    @whole
     async def postpone(
         self, lease: Lease, reserved: Reserved, rate_per_s: float, lead_s: float = 0.0
     ) -> Reserved:
@@ -234,35 +257,44 @@ class LedgerDatabase(Database):
             await self._store_pace(db, lease.scope, pace)
         return self._reserved(reserved.attempt_id, instant_us, pace)
 
+    @whole
     async def settle(self, lease: Lease, image_key: str, attempt_id: int, answer: Answer) -> None:
         """Keep an answer: the attempt's state, the money and, where it is one to remember, the verdict.
 
         Allowed even to a run that lost its lease: an answer that was received is never thrown away.
         """
         state = settled_state(answer)
-        a = t.attempts.c
         before = [old for old, new in MOVES if new is state]
         async with self._writing() as db:
             try:
                 async with db.begin_nested():
-                    moved = await db.execute(
-                        sa.update(t.attempts)
-                        .where(a.id == attempt_id, a.state.in_(before))
-                        .values(
-                            state=state,
-                            settled_at=self._at(),
-                            request_id=answer.request_id,
-                            http_status=answer.http_status,
-                            code=answer.code,
-                        )
-                    )
-            except IntegrityError:  # billed for another run meanwhile: this charge stays counted as unknown
+                    moved = await self._move(db, attempt_id, before, state, answer)
+            except IntegrityError:  # billed for another run meanwhile: this charge counts as a lost one
+                undecided = [State.RESERVED, State.UNKNOWN]
+                await self._move(db, attempt_id, undecided, State.UNKNOWN, answer)
                 return
-            if moved.rowcount and state is State.NOT_BILLED:
+            if moved and state is State.NOT_BILLED:
                 b = t.budgets.c
                 await db.execute(sa.update(t.budgets).where(b.name == lease.budget).values(used=b.used - 1))
             if answer.remembered:
                 await db.execute(self._remember(lease, image_key, attempt_id, answer))
+
+    async def _move(
+        self, db: AsyncConnection, attempt_id: int, before: Sequence[State], state: State, answer: Answer
+    ) -> int:
+        a = t.attempts.c
+        moved = await db.execute(
+            sa.update(t.attempts)
+            .where(a.id == attempt_id, a.state.in_(before))
+            .values(
+                state=state,
+                settled_at=self._at(),
+                request_id=answer.request_id,
+                http_status=answer.http_status,
+                code=answer.code,
+            )
+        )
+        return int(moved.rowcount)
 
     def _remember(self, lease: Lease, image_key: str, attempt_id: int, answer: Answer) -> sa.Insert:
         verdict = asdict(verdict_of(image_key, answer))
@@ -283,6 +315,7 @@ class LedgerDatabase(Database):
         )
         return remember
 
+    @whole
     async def slow_down(self, lease: Lease, sent_us: int, retry_after_s: float) -> None:
         """Pause everyone on the account after a 429 for a call that left at ``sent_us``."""
         async with self._writing() as db:
@@ -338,9 +371,9 @@ class LedgerDatabase(Database):
 
 def _is_dead(run: sa.RowMapping, now_us: int) -> bool:
     holder = Holder(run["owner"], run["host"], run["pid"], run["process_start"])
-    age_us = now_us - run["beat_us"]
-    # A beat from the future is from before a restart of the machine.
-    return holder.is_gone or not 0 <= age_us <= DEAD_AFTER_S * pacing.SECOND_US
+    # A beat a moment ahead was written after we looked at the clock; far ahead, it is from before a restart.
+    age_us = abs(now_us - run["beat_us"])
+    return holder.is_gone or age_us > DEAD_AFTER_S * pacing.SECOND_US
 
 
 def _lease_lost(lease: Lease) -> LeaseLost:
