@@ -49,7 +49,7 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
     """
     access = access or environment_access()
     _check_key(access.api_key.get_secret_value())
-    _check_out(Path(parameters.out))
+    check_out(Path(parameters.out))
     files = storage.find(parameters.candidates)
     source = parameters.source
     with storage.reading(parameters.candidates):
@@ -95,7 +95,12 @@ def _check_key(api_key: str) -> None:
         )
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
+    """Refuse an output folder that can't be made or written.
+
+    Raises:
+        UsageError: It, or what it would be in, is no folder or not ours to write.
+    """
     there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UsageError(f"--out {out}: {there} is no folder that may be written; name another")

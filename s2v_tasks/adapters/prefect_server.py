@@ -24,8 +24,7 @@ def ensure_prefect_api() -> None:
 
     Call it before flows are imported.
     """
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    _report_nothing()
     from prefect.settings import Settings
 
     if not Settings().api.url:
@@ -37,6 +36,7 @@ def ensure_prefect_api() -> None:
 
 def start() -> str:
     """Start a server for as long as this process lives, and return its API's URL."""
+    _report_nothing()
     # Named TCP, or the server's event loop would leave Nagle's delay on: 40 ms an answer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -51,6 +51,12 @@ def start() -> str:
         )
         _KEPT.append(child)
         return f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+
+
+def _report_nothing() -> None:
+    """No usage analytics, unless the user turned them on."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 _KEPT: list["subprocess.Popen[bytes]"] = []  # the pipe must stay open: it is closed by the process's end
