@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
+from uuid import UUID
 
 from prefect.artifacts import (
     acreate_markdown_artifact,
@@ -26,30 +27,31 @@ _log = logging.getLogger(__name__)
 @asynccontextmanager
 async def reporting(run: Run) -> AsyncIterator[None]:
     """Keep a progress artifact up to date while the run goes on. A server that is away is no obstacle."""
+    bar: UUID | None = None
 
-    async def report() -> None:
-        artifact_id = None
+    async def show() -> None:
+        nonlocal bar
+        with _tolerant():
+            async with asyncio.timeout(PATIENCE_S):
+                share, words = _progress(run)
+                if bar is None:
+                    bar = await acreate_progress_artifact(share, "s2v-progress", words)
+                else:
+                    await aupdate_progress_artifact(bar, share, words)
+
+    async def keep_showing() -> None:
         while True:
-            with _tolerant():
-                async with asyncio.timeout(PATIENCE_S):
-                    share, words = _progress(run)
-                    if artifact_id is None:
-                        artifact_id = await acreate_progress_artifact(share, "s2v-progress", words)
-                    else:
-                        await aupdate_progress_artifact(artifact_id, share, words)
+            await show()
             await asyncio.sleep(EVERY_S)
 
-    task = asyncio.create_task(report())
+    task = asyncio.create_task(keep_showing())
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        with _tolerant():
-            async with asyncio.timeout(PATIENCE_S):
-                share, words = _progress(run)
-                await acreate_progress_artifact(share, "s2v-progress", words)
+        await show()
 
 
 async def show_summary(summary: Summary, headline: str, *, gate: str, rate: str) -> None:
