@@ -1,0 +1,208 @@
+"""The flows, as Prefect runs them: results for callers, states in plain words, pages for operators."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, FlowRun
+from workbench import PRICE_USD, Bench, files_below, flow_runs, load, set_rate, wait_until
+
+from s2v_tasks import Curated, S2VError, Screening, Source, Spending, curate, pipeline
+from s2v_tasks.errors import GateClosed
+from s2v_tasks.models import WAN22_S2V_DETECT
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
+PRIVATE = Screening(allow_private_hosts=True)
+
+STAGE = """
+from pathlib import Path
+
+from prefect import flow
+
+
+@flow
+{}def stage(path: str):
+    Path(__file__).with_name("came").write_text(path)
+"""
+
+
+def artifacts(flow_run: FlowRun) -> list[Artifact]:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=wanted)
+
+
+async def test_a_caller_gets_what_the_run_came_to(in_process: Bench) -> None:
+    """Awaited like any flow, it gives the record of the run."""
+    urls = [*in_process.portraits(3), in_process.url(9, "scenery")]
+    run = await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
+    assert isinstance(run, Curated)
+    assert (run.status, run.summary.passed, run.summary.failed) == ("published", 3, 1)
+    assert run.summary.cost_usd == pytest.approx(4 * PRICE_USD)
+    assert run.publication is not None
+    assert run.publication.run_id == run.run_id == run.run_dir.name
+    assert run.message == "published 3 approved pictures"
+
+
+async def test_a_caller_gets_the_obstacle_as_an_exception(in_process: Bench) -> None:
+    """A closed gate raises for callers; the state says why without a traceback."""
+    candidates = in_process.candidates([in_process.url(1, "crowd")])
+    with pytest.raises(GateClosed, match=r"pass_rate: observed 0, wanted at least 0\.5"):
+        await curate(candidates, str(in_process.out), 1.0, screening=PRIVATE)
+    (flow_run,) = await asyncio.to_thread(flow_runs)
+    assert flow_run.state is not None
+    assert flow_run.state.message == "Gate closed: pass_rate: observed 0, wanted at least 0.5."
+
+
+async def test_a_run_without_an_id_takes_the_flow_runs(in_process: Bench) -> None:
+    """So a retry of the flow run is the same run."""
+    candidates = in_process.candidates(in_process.portraits(1))
+    run: Curated = await curate(candidates, str(in_process.out), 1.0, screening=PRIVATE)
+    (flow_run,) = await asyncio.to_thread(flow_runs)
+    assert run.run_id == str(flow_run.id)
+
+
+async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) -> None:
+    """Its page holds three artifacts; the summary tells funnel, cost, gate and pace."""
+    urls = [*in_process.portraits(3), in_process.url(9, "scenery"), None]
+    await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
+    (flow_run,) = await asyncio.to_thread(flow_runs)
+    shown = await asyncio.to_thread(artifacts, flow_run)
+    assert sorted((a.type, a.key) for a in shown) == [
+        ("markdown", "s2v-summary"),
+        ("progress", "s2v-progress"),
+        ("table", "s2v-reasons"),
+    ]
+    data = {artifact.type: artifact.data for artifact in shown}
+    assert data["progress"] == 100.0
+    for words in ("| candidates | 5 |", "| **passed** | 3 |", "USD 0.002296", "Gate open", "200 a second"):
+        assert words in str(data["markdown"])
+    assert "empty_url" in str(data["table"])
+
+
+async def test_the_rate_is_the_operators(in_process: Bench) -> None:
+    """A limit turned down in mid-run slows the calls; 0 pauses them and a later value lets them go on."""
+    set_rate(20)
+    candidates = in_process.candidates(in_process.portraits(40))
+    running = asyncio.create_task(curate(candidates, str(in_process.out), 1.0, screening=PRIVATE))
+    await asyncio.to_thread(wait_until, lambda: in_process.received() >= 3)
+    await asyncio.to_thread(set_zero)
+    await asyncio.sleep(6)  # the limit is read every 5 s
+    paused = in_process.received()
+    await asyncio.sleep(1.5)
+    stood_still = in_process.received() == paused
+    await asyncio.to_thread(set_rate, 200)
+    run: Curated = await running
+    assert run.summary.passed == 40
+    if paused < 40:
+        assert stood_still
+
+
+def set_zero() -> None:
+    with get_client(sync_client=True) as client:
+        from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+        name = WAN22_S2V_DETECT.model
+        client._client.patch(  # noqa: SLF001
+            f"/v2/concurrency_limits/{name}",
+            json=GlobalConcurrencyLimitUpdate(limit=0).model_dump(mode="json", exclude_unset=True),
+        ).raise_for_status()
+
+
+async def test_runs_of_one_name_share_one_budget(in_process: Bench) -> None:
+    """Two runs over different pictures together never spend more than the one cap."""
+    spending = Spending(budget_name="october", ledger=f"sqlite:///{in_process.folder}/ledger.sqlite3")
+    cap = round(10 * PRICE_USD, 6)
+    states = [
+        await curate(
+            in_process.candidates(in_process.portraits(8, first), f"{first}.parquet"),
+            str(in_process.folder / f"out-{first}"),
+            cap,
+            screening=PRIVATE,
+            spending=spending,
+            return_state=True,
+        )
+        for first in (0, 100)
+    ]
+    assert [state.is_completed() for state in states] == [True, False]
+    assert "budget was spent before 6 of 8" in states[1].message
+    assert len(in_process.billed_urls()) == 10
+
+
+@pytest.mark.parametrize("kind", ["", "async "], ids=["sync", "async"])
+async def test_the_stage_behind_starts_on_an_open_gate_with_the_published_path(
+    in_process: Bench, kind: str
+) -> None:
+    """A flow in a file is loaded, run to its end, and given the path of the approved file."""
+    stage = in_process.folder / "stage.py"
+    stage.write_text(STAGE.format(kind))
+    state = await behind(in_process, f"{stage}:stage", in_process.portraits(2))
+    assert state.is_completed(), state.message
+    (run_dir,) = (in_process.out / "runs").iterdir()
+    assert (in_process.folder / "came").read_text() == str(run_dir / "approved.parquet")
+
+
+async def test_the_stage_behind_does_not_start_on_a_closed_gate(in_process: Bench) -> None:
+    """The pipeline's state says why the gate is closed; the stage was not touched."""
+    stage = in_process.folder / "stage.py"
+    stage.write_text(STAGE.format(""))
+    state = await behind(in_process, f"{stage}:stage", [in_process.url(1, "crowd")])
+    assert state.is_failed()
+    assert "Gate closed: pass_rate" in state.message
+    assert not (in_process.folder / "came").exists()
+
+
+async def test_a_stage_that_fails_fails_the_pipeline(in_process: Bench) -> None:
+    """What is published stays; the state is the stage's."""
+    stage = in_process.folder / "stage.py"
+    stage.write_text(STAGE.format("") + "    raise RuntimeError('no room')\n")
+    state = await behind(in_process, f"{stage}:stage", in_process.portraits(1))
+    assert state.is_failed()
+    assert (in_process.out / "published" / "current.json").is_file()
+
+
+@pytest.mark.parametrize("stage", ["nothing", "no/such/stage", "missing.py:stage", "s2v_tasks:nothing"])
+async def test_a_stage_that_is_not_there_is_named_before_anything_is_paid(
+    in_process: Bench, stage: str
+) -> None:
+    """A typing error in the stage must not cost a data set."""
+    state = await behind(in_process, stage, in_process.portraits(1))
+    error = await state.aresult(raise_on_failure=False)
+    assert isinstance(error, S2VError)
+    assert error.exit_status == 2
+    assert in_process.received() == 0
+
+
+async def behind(bench: Bench, stage: str, urls: list[str]) -> Any:
+    """Run the pipeline with a stage behind it."""
+    return await pipeline(
+        bench.candidates(urls), str(bench.out), 1.0, stage, screening=PRIVATE, return_state=True
+    )
+
+
+async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> None:
+    """What the command refuses with status 2, the flow refuses with the same line, and writes nothing."""
+    candidates = in_process.candidates(in_process.portraits(1))
+    state = await curate(
+        candidates, str(in_process.out), 1.0, source=Source(url_column="link"), return_state=True
+    )
+    assert state.is_failed()
+    assert state.message == "the candidates have no column 'link'; they have: image_url"
+    assert files_below(in_process.folder) == {"candidates.parquet"}
+
+
+async def test_thresholds_of_a_form_are_kept(in_process: Bench) -> None:
+    """Groups arrive as the form sends them: plain dictionaries."""
+    state = await curate(
+        in_process.candidates(in_process.portraits(2)),
+        str(in_process.out),
+        1.0,
+        screening={"allow_private_hosts": True},
+        thresholds={"min_pass_rate": 0.25},
+        return_state=True,
+    )
+    run = await state.aresult()
+    assert run.publication is not None
+    assert load(run.run_dir / "manifest.json")["parameters"]["thresholds"]["min_pass_rate"] == 0.25
