@@ -1,0 +1,188 @@
+"""Stage 5: every input row comes out once, with one outcome, whatever happened to its picture."""
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2v_tasks import candidates as stage1
+from s2v_tasks.errors import ConservationError
+from s2v_tasks.models import Billing, Outcome, Screened, Verdict
+from s2v_tasks.verdicts import (
+    JUDGED_SCHEMA,
+    SCHEMA,
+    SCREENED_SCHEMA,
+    approved,
+    assemble,
+    conserved,
+    judged_frame,
+    outcomes,
+    screened_frame,
+)
+
+
+def url(name: object) -> str:
+    return f"http://pictures.test/{name}.jpg"
+
+
+def identified(urls: list[str | None]) -> pl.LazyFrame:
+    return stage1.identify(pl.LazyFrame({"image_url": pl.Series(urls, dtype=pl.String)}), "image_url")
+
+
+def key(name: object) -> str:
+    return stage1.image_key(url(name))
+
+
+def passed(name: object, **more: object) -> Verdict:
+    known = {"check_pass": True, "humanoid": True, "request_id": f"r-{name}", "http_status": 200}
+    paid = {"attempts": 1, "cost_micro_usd": 574, "paid_micro_usd": 574, "billing": Billing.BILLED}
+    return Verdict(key(name), Outcome.PASSED, **{**known, **paid, **more})  # type: ignore[arg-type]
+
+
+def judge(
+    urls: list[str | None], screened: list[Screened] | None = None, judged: list[Verdict] | None = None
+) -> pl.DataFrame:
+    rows = outcomes(
+        identified(urls), screened_frame(screened or []).lazy(), judged_frame(judged or []).lazy()
+    ).collect()
+    conserved(rows, len(urls))
+    assert dict(rows.schema) == SCHEMA
+    return rows
+
+
+def test_every_stage_of_the_way_gives_its_outcome() -> None:
+    """Refused address, refused picture, judged, not reached, repeated: each row says so."""
+    rows = judge(
+        [url(1), "ftp://x/y", url(2), url(3), url(1), url(4), None],
+        [
+            Screened(key(1), None, 800, 600, "jpeg"),
+            Screened(key(2), "too_small", 10, 10, "png"),
+            Screened(key(3)),
+        ],
+        [passed(1), Verdict(key(3), Outcome.ERROR, "invalid_url", code="InvalidURL")],
+    )
+    assert rows.select("row", "outcome", "reason", "duplicate_of").rows() == [
+        (0, "passed", None, None),
+        (1, "screened_out", "not_http", None),
+        (2, "screened_out", "too_small", None),
+        (3, "error", "invalid_url", None),
+        (4, "duplicate", None, 0),
+        (5, "unspent", "run_stopped", None),
+        (6, "screened_out", "empty_url", None),
+    ]
+    assert rows["billing"].to_list() == ["billed", "none", "none", "none", "none", "none", "none"]
+    assert rows["cost_usd"].to_list() == [0.000574, 0, 0, 0, 0, 0, 0]
+    assert rows["width_px"].to_list() == [800, None, 10, None, 800, None, None]
+
+
+def test_a_duplicate_copies_the_verdict_and_none_of_the_money() -> None:
+    """What was said about the picture is repeated; when, how and for how much is not."""
+    first, copy = judge([url(1), url(1)], [Screened(key(1), None, 9, 8, "png")], [passed(1, code="C")]).rows(
+        named=True
+    )
+    same = (
+        "image_key",
+        "check_pass",
+        "humanoid",
+        "code",
+        "request_id",
+        "width_px",
+        "height_px",
+        "image_format",
+    )
+    assert {name: copy[name] for name in same} == {name: first[name] for name in same}
+    assert (copy["cost_usd"], copy["paid_usd"], copy["attempts"], copy["billing"]) == (0.0, 0.0, 0, "none")
+    assert (copy["reason"], copy["message"], copy["http_status"], copy["judged_at"]) == (None,) * 4
+    assert copy["from_ledger"] is False
+
+
+def test_empty_frames_are_typed() -> None:
+    """No rows, nothing screened, nothing judged: the same columns."""
+    assert dict(screened_frame([]).schema) == SCREENED_SCHEMA
+    assert dict(judged_frame([]).schema) == JUDGED_SCHEMA
+    rows = judge([])
+    assert rows.height == 0
+    assert dict(approved(rows.lazy()).collect().schema) == SCHEMA
+    assert conserved(rows, 0) == dict.fromkeys([o.value for o in Outcome], 0)
+
+
+def test_the_inputs_columns_come_first_and_unchanged() -> None:
+    """Rows keep their order, also when the outcomes come in another."""
+    given = pl.DataFrame({"n": [3, 1, 2], "image_url": [url(3), url(1), url(2)], "none": [None, None, None]})
+    rows = judge(given["image_url"].to_list())
+    came = assemble(given.lazy(), rows.sort("row", descending=True).lazy()).collect()
+    assert came.columns == [*given.columns, *SCHEMA]
+    assert came.select(given.columns).equals(given)
+    assert came["row"].to_list() == [0, 1, 2]
+
+
+def test_approved_are_the_passed_and_on_request_their_duplicates() -> None:
+    """A duplicate of a failed or unjudged picture is never approved."""
+    rows = judge(
+        [url(1), url(1), url(2), url(2), url(3), url(3)],
+        judged=[passed(1), Verdict(key(2), Outcome.FAILED, "no_human", check_pass=False)],
+    )
+    assert approved(rows.lazy()).collect()["row"].to_list() == [0]
+    assert approved(rows.lazy(), keep_duplicates=True).collect()["row"].to_list() == [0, 1]
+
+
+def test_rows_that_do_not_add_up_are_named() -> None:
+    """A lost row, a doubled one and an outcome of nobody's are errors, with the row's number."""
+    rows = judge([url(n) for n in range(4)])
+    with pytest.raises(ConservationError, match=r"4 rows went in and 3 came out; wrong rows: 2"):
+        conserved(rows.filter(pl.col("row") != 2), 4)
+    with pytest.raises(ConservationError, match=r"wrong rows: 1"):
+        conserved(pl.concat([rows, rows.filter(row=1)]), 4)
+    with pytest.raises(ConservationError, match=r"wrong rows: 3, 1"):
+        conserved(pl.concat([rows.head(3), rows.filter(row=1)]), 4)
+    wrong = rows.with_columns(pl.when(row=2).then(pl.lit("maybe")).otherwise("outcome").alias("outcome"))
+    with pytest.raises(
+        ConservationError, match=r"rows \[2\] have no outcome of the closed set, but \['maybe'\]"
+    ):
+        conserved(wrong, 4)
+    with pytest.raises(ConservationError, match=r"\[0\].*None"):
+        conserved(rows.with_columns(outcome=pl.when(pl.col("row") > 0).then("outcome")), 4)
+
+
+def test_a_picture_that_two_shards_tell_of_is_no_second_row() -> None:
+    """If a key were judged twice, rows would multiply: that is an error, never more rows."""
+    rows = outcomes(
+        identified([url(1)]), screened_frame([]).lazy(), judged_frame([passed(1), passed(1)]).lazy()
+    ).collect()
+    with pytest.raises(ConservationError):
+        conserved(rows, 1)
+
+
+odd = st.sampled_from([None, "", "ftp://a/b", "http://", "HTTP://Pictures.test/1.jpg#f"])
+names = st.one_of(st.integers(0, 6).map(url), odd)
+reasons = st.sampled_from([None, None, "too_small", "not_found"])
+decided = st.sampled_from([o for o in Outcome if o not in (Outcome.DUPLICATE, Outcome.SCREENED_OUT)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(names, max_size=20),
+    st.dictionaries(st.integers(0, 6), reasons),
+    st.dictionaries(st.integers(0, 6), decided),
+)
+def test_rows_in_are_rows_out_with_one_outcome_each(
+    urls: list[str | None], screened: dict[int, str | None], judged: dict[int, Outcome]
+) -> None:
+    """Whatever was screened and judged: as many rows, counts that add up, no unique picture twice."""
+    rows = judge(
+        urls,
+        [Screened(key(n), reason) for n, reason in screened.items()],
+        [Verdict(key(n), outcome) for n, outcome in judged.items()],
+    )
+    assert rows["row"].to_list() == list(range(len(urls)))
+    counts = conserved(rows, len(urls))
+    assert sum(counts.values()) == len(urls)
+    assert counts == {o.value: Counter(rows["outcome"]).get(o.value, 0) for o in Outcome}
+    unique = rows.filter(pl.col("outcome") != "duplicate", pl.col("image_key").is_not_null())
+    assert not unique["image_key"].is_duplicated().any()
+    firsts = rows.filter(outcome="duplicate").join(rows, left_on="duplicate_of", right_on="row")
+    assert firsts["image_key"].equals(firsts["image_key_right"], check_names=False)
+    assert (firsts["duplicate_of"] < firsts["row"]).all()
+    assert firsts.height == counts["duplicate"]
