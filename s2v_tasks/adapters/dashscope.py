@@ -16,13 +16,23 @@ ANSWER_TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 1_048_576
 _VENDOR: Final = ".aliyuncs.com"
+_NEVER_LEFT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""Nothing of the call was sent: no connection, no tunnel, or a header that can't be written."""
 
 
 def service_of(base_url: str) -> str:
     """The name verdicts are kept under: ``dashscope`` for any of the vendor's hosts, else the address."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    return "dashscope" if host.endswith(_VENDOR) else f"{parts.scheme}://{parts.netloc}".lower()
+    address = parts.netloc.rpartition("@")[2]  # a name and a password before it are nobody's business
+    return "dashscope" if host.endswith(_VENDOR) else f"{parts.scheme}://{address}".lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,11 @@ class DetectClient:
     """
 
     def __init__(
-        self, access: Access, profile: Profile, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        access: Access,
+        profile: Profile,
+        transport: httpx.AsyncBaseTransport | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._profile = profile
         headers = {
@@ -60,7 +74,7 @@ class DetectClient:
         self._http = httpx.AsyncClient(
             transport=transport,
             headers=headers,
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(answer_timeout_s, connect=CONNECT_TIMEOUT_S),
             limits=limits,
             follow_redirects=False,
         )
@@ -92,7 +106,7 @@ class DetectClient:
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
                         break
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
         except httpx.HTTPError as error:
             return no_answer(f"no answer ({type(error).__name__})", sent=True)

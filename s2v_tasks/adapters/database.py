@@ -65,7 +65,7 @@ class LedgerDatabase(Database):
             row = (await db.execute(former)).mappings().one_or_none()
             if row is not None and row["status"] == "running" and not _is_dead(row, now_us):
                 raise UsageError(
-                    f"run {run_id} is being worked on by process {row['pid']} on {row['host']};"
+                    f"run {run_id} is being worked on by process {row['pid']} on {row['host'].split()[0]};"
                     " wait for it, or start another with --new-run"
                 )
             held = {

@@ -1,9 +1,11 @@
 """Who holds a run: one process, told by its host, process id and start time."""
 
+import hashlib
 import os
 import secrets
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -27,12 +29,12 @@ class Holder:
     @classmethod
     def current(cls) -> "Holder":
         """This process, for a new lease."""
-        return cls(secrets.token_hex(8), socket.gethostname(), os.getpid(), _start(psutil.Process()))
+        return cls(secrets.token_hex(8), _host(), os.getpid(), _start(psutil.Process()))
 
     @property
     def is_gone(self) -> bool:
         """Whether the process is known to have ended; False for one on another host."""
-        if self.host != socket.gethostname():
+        if self.host != _host():
             return False
         try:
             process = psutil.Process(self.pid)
@@ -50,6 +52,20 @@ class Lease:
     budget: str
     scope: Scope
     on_unknown: OnUnknown
+
+
+def _host() -> str:
+    """Where process ids mean the same: the host's name and, on Linux, its boot and process id namespace.
+
+    Containers may share a name (a host's network, a fixed one), and there each other's ids mean nothing.
+    """
+    name = socket.gethostname()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        ids = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return name
+    return f"{name} {hashlib.sha256((boot + ids).encode()).hexdigest()[:8]}"
 
 
 def _start(process: psutil.Process) -> str:
