@@ -343,9 +343,8 @@ class LedgerDatabase(Database):
         await db.execute(sa.update(t.attempts).where(which).values(lost))
 
     async def _check_lease(self, db: AsyncConnection, lease: Lease) -> None:
-        owner = await db.scalar(
-            sa.select(t.runs.c.owner).where(t.runs.c.run_id == lease.run_id).with_for_update(read=True)
-        )
+        running = sa.and_(t.runs.c.run_id == lease.run_id, t.runs.c.status == "running")
+        owner = await db.scalar(sa.select(t.runs.c.owner).where(running).with_for_update(read=True))
         if owner != lease.holder.owner:
             raise _lease_lost(lease)
 
@@ -378,8 +377,8 @@ def _is_dead(run: sa.RowMapping, now_us: int) -> bool:
 
 def _lease_lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"run {lease.run_id} was taken over by another process while this one was silent;"
-        " nothing more is asked here, and the other one goes on"
+        f"run {lease.run_id} was taken over by another process while this one was silent, or closed;"
+        " nothing more is asked here"
     )
 
 

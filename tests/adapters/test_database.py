@@ -636,6 +636,28 @@ async def test_closing_a_run_counts_what_is_still_out_as_lost(ledger: LedgerData
     await opened(ledger)
 
 
+async def test_a_closed_run_asks_nothing_more(ledger: LedgerDatabase, backend: Any) -> None:
+    """A straggler's call would count as lost at once, and be asked again by the next run."""
+    lease = await opened(ledger)
+    call = await reserved(ledger, lease)
+    await ledger.close_run(lease, "finished")
+    with pytest.raises(LeaseLost):
+        await ledger.reserve(lease, "other", HOST, RATE)
+    with pytest.raises(LeaseLost):
+        await ledger.postpone(lease, call, RATE)
+    await ledger.settle(lease, KEY, call.attempt_id, PASSED)
+    assert (await states(backend), await states(backend, "other")) == (["billed"], [])
+
+
+async def test_what_a_run_left_open_when_it_ended_is_lost(ledger: LedgerDatabase, backend: Any) -> None:
+    """Whatever its process does now: a run that is not running waits for no answer."""
+    await reserved(ledger, await opened(ledger, "first"))
+    second = await opened(ledger, "second")
+    await backend.sql("UPDATE runs SET status = 'stopped' WHERE run_id = 'first'")
+    await reserved(ledger, second)
+    assert await states(backend) == ["unknown", "reserved"]
+
+
 # -- what is known -------------------------------------------------------------------------------------
 
 
