@@ -1,0 +1,174 @@
+"""Crash at every point: a run is killed by SIGKILL at each durable step, continued, and its books compared.
+
+What must hold, at every moment and in the end, is in `crash_bench`: the ledger's billed calls are on the
+invoice, and what else is on it is feared as unknown for that very picture; nothing known is asked again; no
+picture has two known charges or more than two lost answers; the budget counts what is reserved, billed and
+unknown, and the invoice never passes it; every row has one outcome; files are whole or absent, the published
+one too.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final
+
+import pytest
+from crash_bench import Books, Crash, Life, Undertaker, files_are_wrong, money_is_wrong
+from workbench import Bench, ended, set_rate, wait_until
+
+from s2v_tasks.emulator import Emulator, EmulatorOptions
+
+SEEDS: Final = (0, 1, 2)
+"""A roomy budget, one that ends half-way, one that is just enough; other orders and faults."""
+OFTEN: Final = (
+    *(f"call:{phase}" for phase in ("leaving", "under_way", "answered")),
+    *(
+        f"ledger:{name}:{phase}"
+        for name in ("reserve", "settle", "postpone", "beat")
+        for phase in ("committing", "committed")
+    ),
+)
+"""Steps of each call; killed at the first, a middle and the last one."""
+ONCE: Final = (
+    *(
+        f"ledger:{name}:{phase}"
+        for name in ("create", "open_run", "slow_down", "close_run")
+        for phase in ("committing", "committed")
+    ),
+    *(
+        f"file:{name}:{phase}"
+        for name in ("rows.parquet", "verdicts.parquet", "approved.parquet")
+        for phase in ("syncing", "renaming", "renamed")
+    ),
+    *(
+        f"file:{name}:{phase}"
+        for name in ("manifest.json", "gate.json", "current.json")
+        for phase in ("writing", "syncing", "renaming", "renamed")
+    ),
+    "clean",
+)
+"""Steps of each run; the manifest's come at its start and at its end."""
+CASES: Final = (
+    *((step, where, SEEDS[n]) for step in OFTEN for n, where in enumerate(("first", "middle", "last"))),
+    *((step, "first", SEEDS[n % len(SEEDS)]) for n, step in enumerate(ONCE)),
+    *((step, "last", SEEDS[n % len(SEEDS)]) for n, step in enumerate(ONCE) if "manifest" in step),
+)
+
+
+class Crashes:
+    """Lives that go on in the background while tests wait for theirs."""
+
+    def __init__(self, undertaker: Undertaker, cases: list[tuple[str, str, int]]) -> None:
+        self.undertaker = undertaker
+        unharmed = {seed: undertaker.submit(seed=seed) for seed in SEEDS}
+        self.unharmed: dict[int, Life] = {seed: life.result() for seed, life in unharmed.items()}
+        self._lives: dict[tuple[str, str, int], Future[Life]] = {
+            case: undertaker.submit(self.crash(*case), seed=case[2]) for case in cases
+        }
+
+    def crash(self, step: str, where: str, seed: int) -> Crash:
+        """The first, middle or last occurrence of a step, as an unharmed run counted them."""
+        count = max(1, self.unharmed[seed].counts[step])
+        return Crash(step, {"first": 1, "middle": (count + 1) // 2, "last": count}[where])
+
+    def life(self, step: str, where: str, seed: int) -> Life:
+        """What came of a case."""
+        return self._lives[step, where, seed].result()
+
+
+@pytest.fixture(scope="module")
+def crashes(request: pytest.FixtureRequest) -> Iterator[Crashes]:
+    undertaker = Undertaker()
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    cases = [(p["step"], p["where"], p["seed"]) for p in parameters if "where" in p]
+    try:
+        yield Crashes(undertaker, cases)
+    finally:
+        undertaker.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_unharmed_run_comes_to_every_step_that_is_crashed_at(crashes: Crashes, seed: int) -> None:
+    """The list of steps is the list of what a run does; one that is added to the product is missed here."""
+    life = crashes.unharmed[seed]
+    assert life.wrong == []
+    assert set(life.counts) == {*OFTEN, *ONCE}
+
+
+@pytest.mark.parametrize(("step", "where", "seed"), CASES)
+def test_a_run_killed_at_any_step_continues_and_its_books_agree(
+    crashes: Crashes, step: str, where: str, seed: int
+) -> None:
+    """Killed before or after each transaction, call and file; the same run id then finishes the job."""
+    life = crashes.life(step, where, seed)
+    assert life.wrong == []
+    assert life.kills or where != "first"
+
+
+def test_many_random_crashes(
+    crashes: Crashes, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --crashes N: any step, any occurrence, any seed; some are killed again as they recover."""
+    wanted = request.config.getoption("--crashes", 0)
+    if not wanted:
+        pytest.skip("a long run: --crashes N")
+    rng = random.Random(wanted)  # noqa: S311  (repeatable, nothing secret)
+    kills, wrong = 0, []
+    while kills < wanted:
+        lives = {}
+        for _ in range(max(2, min(50, wanted - kills))):
+            seed = rng.randrange(1_000_000)
+            counts = crashes.unharmed[SEEDS[seed % len(SEEDS)]].counts
+            steps = rng.choices((*OFTEN, *ONCE), k=rng.choice((1, 1, 2)))
+            points = tuple(Crash(step, rng.randint(1, counts[step])) for step in steps)
+            lives[seed, points] = crashes.undertaker.submit(*points, seed=seed)
+        for (seed, points), life in lives.items():
+            kills += life.result().kills
+            wrong += [f"seed {seed}, {', '.join(map(str, points))}: {w}" for w in life.result().wrong]
+    with capsys.disabled():
+        print(f"\n{kills} crashes, {len(wrong)} violations")  # noqa: T201  (the point of a long run)
+    assert wrong == []
+
+
+def _kill_and_continue(folder: Path, emulator: Emulator, kills: int, seed: int) -> None:
+    """Kill the command ``kills`` times at random moments of its work, then let it finish."""
+    rng = random.Random(seed)  # noqa: S311  (repeatable, nothing secret)
+    bench = Bench(folder, emulator)
+    candidates = bench.candidates(bench.portraits(40) + [bench.url(n, "scenery") for n in range(10)])
+    ledger = bench.out / "ledger.sqlite3"
+    for _ in range(kills):
+        known = Books.read(ledger).verdicts.keys()
+        before = bench.received()
+        process = bench.start(*bench.curating(candidates, "--min-pass-rate", 0.1))
+        calls = before + rng.randint(0, 9)
+        wait_until(lambda p=process, c=calls: p.poll() is not None or bench.received() > c)
+        time.sleep(rng.uniform(0, 0.2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        books = Books.read(ledger)
+        assert money_is_wrong(books, emulator.invoice()) + files_are_wrong(bench.out) == []
+        assert known <= books.verdicts.keys()
+    ran = ended(bench.start(*bench.curating(candidates, "--min-pass-rate", 0.1)))
+    assert ran.status == 0, ran.out + ran.err
+    books = Books.read(ledger)
+    assert money_is_wrong(books, emulator.invoice()) + files_are_wrong(bench.out) == []
+    assert ran.verdicts.height == 50
+    assert ran.verdicts["outcome"].null_count() == 0
+    assert len(list((bench.out / "runs").iterdir())) == 1
+    answered = [line["image_url"] for line in emulator.invoice()]
+    assert len(answered) - len(set(answered)) <= sum(books.count("unknown").values())
+    pointer = json.loads((bench.out / "published" / "current.json").read_bytes())
+    assert pointer["rows"] == ran.verdicts.filter(outcome="passed").height
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_the_command_killed_at_random_moments_continues(tmp_path: Path, prefect_api: str, kills: int) -> None:
+    """The whole command with its flow, gate and server: killed while it works, then left alone."""
+    set_rate(10)
+    with Emulator(EmulatorOptions(limit=None)) as emulator:
+        _kill_and_continue(tmp_path, emulator, kills, seed=kills)
