@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 TOO_LONG = 1000
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 
 Job = dict[str, Any]
 """``module``: whose function ``run`` does the job; ``log``: a file for what goes wrong; more of its own."""
