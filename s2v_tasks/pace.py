@@ -84,16 +84,16 @@ def throttled(pace: Pace, sent_us: int, now_us: int, retry_after_us: int = 0) ->
 
 
 def _sane(pace: Pace, now_us: int) -> Pace:
-    if (
-        pace.paused_until_us - now_us > MAX_PAUSE_US + SECOND_US
-    ):  # a second: clocks are also corrected a little
+    # A second more, for clocks are also corrected a little.
+    if pace.paused_until_us - now_us > MAX_PAUSE_US + SECOND_US:
         pace = replace(pace, paused_until_us=now_us, next_us=min(pace.next_us, now_us))
     return pace if pace.throttled_us <= now_us else replace(pace, throttled_us=now_us)
 
 
 def _relaxed(pace: Pace, now_us: int) -> Pace:
     excess = pace.margin_ppm - BASE_MARGIN_PPM
-    if excess <= 0 or now_us - pace.throttled_us < CLEAN_US:
+    clean_since_us = max(pace.throttled_us, pace.paused_until_us)  # a pause proves nothing
+    if excess <= 0 or now_us - clean_since_us < CLEAN_US:
         return pace
     excess = excess * 2 // 3 if excess > 300 else 0
-    return replace(pace, margin_ppm=BASE_MARGIN_PPM + excess, throttled_us=now_us, pause_us=0)
+    return replace(pace, margin_ppm=BASE_MARGIN_PPM + excess, throttled_us=now_us)

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s2v_tasks.pace import (
@@ -210,6 +210,18 @@ def test_each_clean_minute_takes_a_third_of_the_excess_back() -> None:
     assert margins == sorted(margins, reverse=True)
 
 
+def test_a_minute_of_pause_is_no_clean_minute() -> None:
+    """Nobody called: the margin stays, and a throttle right after it pauses for as long again."""
+    pace = Pace(margin_ppm=MAX_MARGIN_PPM, throttled_us=START_US, pause_us=MAX_PAUSE_US)
+    end_us = START_US + MAX_PAUSE_US
+    pace = replace(pace, paused_until_us=end_us, next_us=end_us)
+    first_us, pace = reserve(pace, START_US + 1, RATE)
+    _, pace = reserve(pace, end_us + 1, RATE)
+    assert pace.margin_ppm == MAX_MARGIN_PPM
+    pace = throttled(pace, first_us, end_us + 80_000)
+    assert pace.paused_until_us == end_us + 80_000 + MAX_PAUSE_US
+
+
 def test_a_throttle_after_a_clean_minute_pauses_for_a_second_again() -> None:
     """The doubling is forgotten."""
     pace = Pace(margin_ppm=40_000, throttled_us=START_US, pause_us=32 * SECOND_US, paused_until_us=START_US)
@@ -222,6 +234,7 @@ def test_a_throttle_after_a_clean_minute_pauses_for_a_second_again() -> None:
     paused_us=st.integers(0, MAX_PAUSE_US),
     back_us=st.integers(0, 2 * START_US),
 )
+@example(lead_us=MAX_LEAD_US, paused_us=MAX_PAUSE_US, back_us=HOUR_US)
 def test_a_clock_that_jumps_back_stalls_nobody(lead_us: int, paused_us: int, back_us: int) -> None:
     """A row from the future is from before a restart or a clock set back: an honest wait at most."""
     pace = Pace(
