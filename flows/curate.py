@@ -63,10 +63,12 @@ async def curate(
             reporting(run),
         ):
             await through(run, tasks.screen if screening.enabled else None, tasks.detect)
+            run.check_lease()
             await tasks.verdicts()
             if run.stopped:
                 return await ended(run)
             report = await tasks.gate(run.folder.path, thresholds, source.segment_column)
+            run.check_lease()
             publication = await tasks.publish(run.folder.path, report)
             return await ended(run, report, publication)
     except S2VError as error:

@@ -37,8 +37,10 @@ async def gate(run_dir: str, thresholds: Thresholds | None = None, publish: bool
         )
         if not report.open:
             return failed(GateClosed(stage6.words(report)))
+        message = stage6.words(report)
         if publish:
-            await tasks.publish(folder.path, report)
-        return Completed(message=stage6.words(report), data=report)
+            publication = await tasks.publish(folder.path, report)
+            message += " Published." if publication else " Not published: a run that started later is."
+        return Completed(message=message, data=report)
     except S2VError as error:
         return failed(error)

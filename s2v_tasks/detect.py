@@ -96,7 +96,7 @@ FAILED_CHECKS: Final[Mapping[str, str]] = {
 
 _NOT_FETCHED = r"download|fetch|time[d ]*[ -]?out|connect"
 _NOT_ALLOWED = r"not? authori|unauthori|permission|forbidden|access denied"
-_MODERATION = r"inspection|inappropriate|moderat|sensitive"
+_MODERATION = r"inspection|inappropriate|moderat|sensitive|green network|comply"
 _PICTURE = r"image|picture|url|decod|format|resolution|size|content.?type|media|file"
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -267,10 +267,15 @@ def read_answer(profile: Profile, status: int, headers: Mapping[str, str], body:
     )
 
 
-def no_answer(detail: str, *, sent: bool) -> Answer:
-    """The answer when none came: not billed if the request never left, else nobody knows."""
-    billing = Billing.UNKNOWN if sent else Billing.NOT_BILLED
-    return Answer(Kind.TRANSIENT, billing, NO_ANSWER if sent else "service_error", message=detail)
+def no_answer(detail: str, *, sent: bool, headers: Mapping[str, str] | None = None) -> Answer:
+    """The answer when none came: not billed if the request never left, else nobody knows.
+
+    ``headers`` (names in lower case) are what came before the answer broke off.
+    """
+    request_id = _text((headers or {}).get("x-request-id"))
+    if not sent:
+        return Answer(Kind.TRANSIENT, Billing.NOT_BILLED, GATEWAY.reason, message=detail)
+    return Answer(Kind.TRANSIENT, Billing.UNKNOWN, NO_ANSWER, message=detail, request_id=request_id)
 
 
 def _rule_for(status: int, code: str, message: str, *, is_json: bool) -> Rule:

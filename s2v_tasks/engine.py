@@ -17,7 +17,7 @@ from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Lease
 from s2v_tasks.detect import Answer, Kind, Request, build_request, no_answer
-from s2v_tasks.errors import AccountRefused, Outage, RunStopped
+from s2v_tasks.errors import AccountRefused, LedgerUnavailable, Outage, RunStopped
 from s2v_tasks.ledger import (
     BUDGET_SPENT,
     RUN_STOPPED,
@@ -32,10 +32,12 @@ from s2v_tasks.ledger import (
     verdict_of,
 )
 from s2v_tasks.models import Billing, Candidate, Outcome, Verdict
+from s2v_tasks.pace import FIRST_PAUSE_US, SECOND_US
 
 LATE_S: Final = 0.008
 """An instant missed by more is not sent blindly: it would crowd the next one."""
 MAX_LEAD_S: Final = 1.0
+FIRST_PAUSE_S: Final = FIRST_PAUSE_US / SECOND_US
 PAUSED_LOOK_S: Final = 1.0
 
 
@@ -124,6 +126,7 @@ class Engine:
         self._calls: set[asyncio.Task[Answer]] = set()
         self._failures = 0
         self._failing_since: float | None = None
+        self._paused_until_s = clock.monotonic()
 
     # -- the shard ---------------------------------------------------------------------------------------
 
@@ -140,18 +143,24 @@ class Engine:
         ]
 
     async def known(self, image_keys: Sequence[str]) -> dict[str, Verdict]:
-        """The verdicts that need no call, by key."""
+        """The verdicts that need no call, by key; ``unspent`` for what was charged but never answered."""
         standings = await self._ledger.standings(self._lease, image_keys)
         verdicts = {}
         for key, standing in standings.items():
             if standing.verdict is not None or standing.is_exhausted(self._lease.on_unknown):
                 self.tally.reused += 1
                 verdicts[key] = self._charged(standing.verdict or lost_verdict(key), standing)
+            elif standing.charges:
+                verdicts[key] = self._charged(unasked(key, RUN_STOPPED), standing)
         return verdicts
+
+    async def until_stopped(self) -> None:
+        """Wait until the run asks nothing more."""
+        await self._stop.wait()
 
     def _charged(self, verdict: Verdict, standing: Standing) -> Verdict:
         verdict = standing.verdict or verdict  # the ledger's word, with the time it was given
-        asked = standing.calls_run > 0
+        asked, decided = standing.calls_run > 0, verdict.outcome is not Outcome.UNSPENT
         reused = verdict.outcome is Outcome.UNKNOWN and not asked
         if standing.verdict is not None:
             reused = standing.verdict_run != self._lease.run_id
@@ -161,7 +170,7 @@ class Engine:
             cost_micro_usd=standing.charges_run,
             paid_micro_usd=standing.charges,
             from_ledger=reused,
-            judged_at=verdict.judged_at or (self._clock.utcnow() if asked else None),
+            judged_at=verdict.judged_at or (self._clock.utcnow() if asked and decided else None),
         )
 
     # -- one picture ---------------------------------------------------------------------------------------
@@ -192,10 +201,12 @@ class Engine:
             if history.transient >= self._retries.transient:
                 return None
             ceiling = self._retries.backoff_s * 2.0 ** (history.transient - 1)
-            return random.uniform(0.5, 1.0) * min(ceiling, self._retries.max_backoff_s)  # noqa: S311  (jitter)
+            backoff_s = random.uniform(0.5, 1.0) * min(ceiling, self._retries.max_backoff_s)  # noqa: S311  (jitter)
+            return max(backoff_s, answer.retry_after_s or 0.0)
         if answer.late_retry and history.late < self._retries.late:
             history.late += 1
-            return random.uniform(*self._retries.late_s)  # noqa: S311  (jitter)
+            late_s = random.uniform(*self._retries.late_s)  # noqa: S311  (jitter)
+            return max(late_s, answer.retry_after_s or 0.0)
         return None
 
     async def _ask(self, candidate: Candidate) -> Answer | Verdict:
@@ -253,11 +264,10 @@ class Engine:
         while True:
             await self._wait(reserved.at_s - self._clock.monotonic())
             if self.stopped:
-                unsent = Answer(Kind.TRANSIENT, Billing.NOT_BILLED, message="not sent: the run stopped")
-                await self._ledger.settle(self._lease, candidate.image_key, reserved.attempt_id, unsent)
+                await self._ledger.release(self._lease, reserved)
                 return None
-            rate_per_s = self._rate_per_s()
-            if rate_per_s > 0 and self._clock.monotonic() - reserved.at_s <= LATE_S:
+            now_s = self._clock.monotonic()
+            if self._rate_per_s() > 0 and now_s - reserved.at_s <= LATE_S and now_s >= self._paused_until_s:
                 break
             lead_s = min(2 * lead_s, MAX_LEAD_S)
             reserved = await self._ledger.postpone(self._lease, reserved, await self._allowed(), lead_s)
@@ -270,15 +280,31 @@ class Engine:
 
     async def _call(self, candidate: Candidate, reserved: Reserved) -> Answer:
         answer = await self._client.send(build_request(self._lease.scope.profile, candidate.url))
+        if answer.kind is Kind.THROTTLED:  # at once, while the shared row is being written
+            self._paused_until_s = self._clock.monotonic() + FIRST_PAUSE_S
         try:
-            await self._ledger.settle(self._lease, candidate.image_key, reserved.attempt_id, answer)
+            await self._settle(candidate.image_key, reserved, answer)
             if answer.kind is Kind.THROTTLED:
-                await self._ledger.slow_down(self._lease, reserved.instant_us, answer.retry_after_s or 0.0)
+                self._paused_until_s = await self._ledger.slow_down(
+                    self._lease, reserved.instant_us, answer.retry_after_s or 0.0
+                )
         except RunStopped as error:  # the ledger is out of reach: an answer not kept is an answer lost
             self.stop(error)
             answer = no_answer("the answer could not be written to the ledger", sent=True)
         self._note(answer)
         return answer
+
+    async def _settle(self, image_key: str, reserved: Reserved, answer: Answer) -> None:
+        """Keep an answer, with patience for a ledger that is busy or away: it was paid for."""
+        until_s = self._clock.monotonic() + self._retries.settle_s
+        while True:
+            try:
+                return await self._ledger.settle(self._lease, image_key, reserved.attempt_id, answer)
+            except LedgerUnavailable as error:
+                self.stop(error)
+                if self._clock.monotonic() > until_s:
+                    raise
+                await self._clock.sleep(1.0)
 
     def _called(self, call: asyncio.Task[Answer]) -> None:
         self._calls.discard(call)
@@ -292,9 +318,12 @@ class Engine:
         self._stop.set()
 
     async def finish(self) -> None:
-        """Wait for the calls under way, a bounded time; those still out are counted as unknown."""
+        """Wait for the calls under way, a bounded time; those still out are given up: unknown."""
         if self._calls:
-            await asyncio.wait(set(self._calls), timeout=self._retries.settle_s)
+            _, out = await asyncio.wait(set(self._calls), timeout=self._retries.settle_s)
+            for call in out:
+                call.cancel()
+            await asyncio.gather(*out, return_exceptions=True)
 
     def _note(self, answer: Answer) -> None:
         """Count an answer, and see whether the service works."""
@@ -358,12 +387,12 @@ class Engine:
                 sleep.cancel()
 
 
-def _best(unspent_or_known: Verdict, answer: Answer) -> Verdict:
+def _best(came: Verdict, answer: Answer) -> Verdict:
     """The verdict when no retry could be made: an answer about the picture, or a lost one, stands."""
     stands = answer.billing is Billing.UNKNOWN or answer.late_retry
-    if unspent_or_known.outcome is Outcome.UNSPENT and stands:
-        return verdict_of(unspent_or_known.image_key, answer)
-    return unspent_or_known
+    if came.outcome in {Outcome.UNSPENT, Outcome.UNKNOWN} and stands:
+        return verdict_of(came.image_key, answer)
+    return came
 
 
 def _words(answer: Answer) -> str:
@@ -372,19 +401,24 @@ def _words(answer: Answer) -> str:
 
 
 _ADVICE: Final[Mapping[str, str]] = {
-    "401": "check DASHSCOPE_API_KEY: it must be a key of the China (Beijing) region and of this workspace",
-    "403": "grant the account access to the model (and the workspace) in the vendor's console",
+    "CommodityNotPurchased": "activate the model in the vendor's console",
     "Arrearage": "pay the account's balance in the vendor's console",
     "overdue": "pay the account's bill in the vendor's console",
     "quota": "the free quota is used up: switch off 'free tier only' in the vendor's console",
+    "BadRequest": "the vendor refuses the request as such: update this program",
+    "UnsupportedOperation": "the vendor does not let this account call the model this way: ask its support",
+    "not exist": "check the model's name and the region of the vendor's base URL",
+    "401": "check DASHSCOPE_API_KEY: it must be a key of the China (Beijing) region and of this workspace",
+    "403": "grant the account access to the model (and the workspace) in the vendor's console",
     "404": "check the model's and the workspace's name, and the region of the base URL",
 }
+"""What to do, by what stands in the answer; the first that fits."""
+_SEE: Final = "see the vendor's error-code page"
 
 
 def _account_refused(answer: Answer) -> AccountRefused:
     text = f"{answer.http_status} {answer.code} {answer.message}".casefold()
-    order = ("Arrearage", "overdue", "quota", "401", "403", "404")
-    advice = next((_ADVICE[k] for k in order if k.casefold() in text), "see the vendor's error-code page")
+    advice = next((say for sign, say in _ADVICE.items() if sign.casefold() in text), _SEE)
     return AccountRefused(
         f"the vendor refuses the account ({_words(answer)}); {advice}."
         " Everything received is kept: run the same command again afterwards",

@@ -3,7 +3,8 @@
 An attempt is one call, reserved before it leaves and settled with its answer::
 
     reserved ──> billed        an answer came, and it costs
-        ├──────> not_billed    an answer came, and it is free; or the call never left
+        ├──────> not_billed    an answer came, and it is free
+        ├──────> (forgotten)   the call never left: its money is given back
         └──────> unknown       no answer, or its run died: counts at full price
     unknown ───> billed | not_billed    the answer came late after all
 

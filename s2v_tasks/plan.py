@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from s2v_tasks import candidates as stage1
 from s2v_tasks.adapters import storage
+from s2v_tasks.adapters.connection import absolute
 from s2v_tasks.adapters.dashscope import Access, service_of
 from s2v_tasks.adapters.folder import identity, masked
 from s2v_tasks.errors import UsageError
@@ -61,9 +62,12 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
             f" USD {WAN22_S2V_DETECT.price_micro_usd / 1e6} each; raise --budget-usd"
         )
     own = _own_ledger(Path(parameters.out).resolve())
-    ledger_url = parameters.spending.ledger or Environment().ledger_url or own
+    ledger_url = absolute(parameters.spending.ledger or Environment().ledger_url or own)
     service = service_of(access.base_url)
-    run_identity = identity(parameters, service, masked(ledger_url), storage.fingerprint(files))
+    # However the same files are spelt, from whatever folder, it is the same run.
+    placed = {name: str(Path(getattr(parameters, name)).absolute()) for name in ("candidates", "out")}
+    spelt = parameters.model_copy(update=placed)
+    run_identity = identity(spelt, service, masked(ledger_url), storage.fingerprint(files))
     return Plan(parameters, access, service, ledger_url, files, run_identity)
 
 

@@ -34,8 +34,16 @@ from s2v_tasks.adapters.folder import (
 from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
 from s2v_tasks.engine import Engine
-from s2v_tasks.errors import InputError, Interrupted, LedgerUnavailable, RunStopped, UsageError
-from s2v_tasks.ledger import Scope, images_bought, usd
+from s2v_tasks.errors import (
+    InputError,
+    Interrupted,
+    LeaseLost,
+    LedgerUnavailable,
+    RunStopped,
+    S2VError,
+    UsageError,
+)
+from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, Scope, images_bought, usd
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
 from s2v_tasks.plan import Plan
 from s2v_tasks.settings import CurateParameters
@@ -68,6 +76,7 @@ class Run:
     identified: pl.DataFrame
     screened: list[pl.DataFrame] = field(default_factory=list)
     judged: list[pl.DataFrame] = field(default_factory=list)
+    charged: list[pl.DataFrame] = field(default_factory=list)
     screened_out: Counter[str] = field(default_factory=Counter)
     kept: int = 0
     unique: int = field(init=False)
@@ -79,6 +88,15 @@ class Run:
     def stopped(self) -> RunStopped | None:
         """Why the run asks nothing more, if so."""
         return self.engine.stopped
+
+    def check_lease(self) -> None:
+        """Nothing is written into a run's folder that another process works in.
+
+        Raises:
+            LeaseLost: Another process has taken the run over.
+        """
+        if isinstance(self.stopped, LeaseLost):
+            raise self.stopped
 
     def keep_screened(self, shard: list[Screened]) -> None:
         """Add what the screen told about a shard."""
@@ -96,8 +114,10 @@ class Run:
         size = self.parameters.output.shard_size
         fresh = stage1.fresh(self.identified.lazy()).collect()
         for chunk in fresh.iter_slices(CHUNK_ROWS):
-            known = await self.engine.known(chunk["image_key"].to_list())
+            told = await self.engine.known(chunk["image_key"].to_list())
+            known = {key: verdict for key, verdict in told.items() if verdict.outcome is not Outcome.UNSPENT}
             self.keep_judged(list(known.values()))
+            self.charged.append(stage5.judged_frame(v for v in told.values() if v.image_key not in known))
             for key, url in chunk.select("image_key", "url").iter_rows():
                 if key not in known:
                     shard.append(Candidate(key, url))
@@ -115,7 +135,14 @@ class Run:
         """
         screened = pl.concat([stage5.screened_frame([]), *self.screened])
         judged = pl.concat([stage5.judged_frame([]), *self.judged])
-        rows = stage5.outcomes(self.identified.lazy(), screened.lazy(), judged.lazy()).collect()
+        charged = pl.concat([stage5.judged_frame([]), *self.charged])
+        rows = stage5.outcomes(
+            self.identified.lazy(),
+            screened.lazy(),
+            judged.lazy(),
+            charged.lazy(),
+            unreached=RUN_STOPPED if self.stopped else BUDGET_SPENT,
+        ).collect()
         counts = stage5.conserved(rows, self.identified.height)
         rows_in = pl.scan_parquet(self.folder.rows)
         storage.sink(stage5.assemble(rows_in, rows.lazy()), self.folder.verdicts)
@@ -149,7 +176,7 @@ async def open_run(
             manifest = _manifest(planned, folder, clock)
             identified = await asyncio.to_thread(_snapshot, planned, folder)
             ledger = await stack.enter_async_context(LedgerDatabase(planned.ledger_url, clock))
-            lease = await _lease(planned, run_id, ledger)
+        lease = await _lease(planned, run_id, ledger)  # if another process holds the run, its files stay
         client = await stack.enter_async_context(DetectClient(planned.access, WAN22_S2V_DETECT))
         screening = planned.parameters.screening
         options = FetchOptions(allow_private_hosts=screening.allow_private_hosts)
@@ -169,15 +196,20 @@ async def open_run(
             identified,
         )
         folder.write(run.manifest)
-        stack.push_async_callback(_close, run)
-        stack.enter_context(_stopping_on_signals(engine))
         await stack.enter_async_context(_beating(ledger, lease, engine))
+        stack.push_async_callback(_close, run)  # the lease is kept until the last call has settled
+        stack.enter_context(_stopping_on_signals(engine))
         await client.warm()
         token = CURRENT.set(run)
         try:
             if (watch := WATCHER.get()) is not None:
                 watch(run)
             yield run
+        except S2VError as error:
+            if not isinstance(error, LeaseLost):  # else the folder is another process's now
+                run.manifest = run.manifest.model_copy(update={"status": "stopped", "message": str(error)})
+                folder.write(run.manifest)
+            raise
         finally:
             CURRENT.reset(token)
 
@@ -243,22 +275,27 @@ async def _beating(ledger: LedgerDatabase, lease: Lease, engine: Engine) -> Asyn
             await asyncio.sleep(BEAT_S)
             try:
                 await ledger.beat(lease)
+            except LedgerUnavailable:
+                continue  # busy; if it stays so, whatever is written next says it
             except RunStopped as error:
                 engine.stop(error)
                 return
+            except Exception as error:
+                # Without a beat others would take this run for dead and pay for its pictures again.
+                engine.stop(LeaseLost(f"the run's lease can't be kept ({type(error).__name__}: {error})"))
+                raise
 
     task = asyncio.create_task(beat())
     try:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.contextmanager
 def _stopping_on_signals(engine: Engine) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the run in order; a second one is handled as before this run."""
+    """SIGINT, SIGTERM and a closed terminal stop the run in order; a second one is handled as before."""
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}
 
@@ -272,7 +309,7 @@ def _stopping_on_signals(engine: Engine) -> Iterator[None]:
             Interrupted(f"stopped by {number.name}; everything received is kept: the same command continues")
         )
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(ValueError, RuntimeError):  # only the main thread hears signals
             handler: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(number)
             loop.add_signal_handler(number, stop, number)

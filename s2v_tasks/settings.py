@@ -87,7 +87,7 @@ class Spending(Frozen):
     @field_validator("ledger")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).password:
+        if url is not None and (urlsplit(url).password or "password" in urlsplit(url).query):
             raise ValueError("parameters are stored in clear: put a URL with a password in S2V_LEDGER_URL")
         return url
 

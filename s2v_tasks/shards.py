@@ -1,19 +1,25 @@
 """Shards on their way: screened, then judged, several at once, awaited in the flow's own event loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import httpx
+from prefect import Task
 
 from s2v_tasks.errors import RunStopped
 from s2v_tasks.models import Candidate, Screened, Verdict
 from s2v_tasks.runs import Run
 
+_log = logging.getLogger(__name__)
 IN_HOUSE: Final = 10
 """Shards under way; more would only be memory."""
 SCREENING: Final = 4
 DETECTING: Final = 6
 """More than one, so that the slow tail of a shard (a late retry waits a minute) does not idle the pace."""
 
+T = TypeVar("T")
 Screen = Callable[[list[Candidate]], Awaitable[list[Screened]]]
 Detect = Callable[[list[Candidate]], Awaitable[list[Verdict]]]
 
@@ -29,13 +35,13 @@ async def through(run: Run, screen: Screen | None, detect: Detect) -> None:
         try:
             if screen is not None:
                 async with screening:
-                    kept = {s.image_key for s in await screen(shard) if s.reason is None}
+                    screened = [] if _over(run) else await _unless_stopped(run, _shown(screen, shard)) or []
+                run.keep_screened(screened)
+                kept = {s.image_key for s in screened if s.reason is None}
                 shard = [candidate for candidate in shard if candidate.image_key in kept]
             async with detecting:
-                if shard and not run.stopped:
-                    await detect(shard)
-        except RunStopped as error:
-            run.engine.stop(error)
+                if shard and not _over(run):
+                    run.keep_judged(await _shown(detect, shard))
         finally:
             room.release()
 
@@ -47,7 +53,42 @@ async def through(run: Run, screen: Screen | None, detect: Detect) -> None:
                     break
                 group.create_task(lead(shard))
     except BaseExceptionGroup as group_of:
-        raise _first(group_of) from None
+        error = _first(group_of)
+    except RunStopped as stopped:
+        error = stopped
+    else:
+        return
+    if not isinstance(error, RunStopped):
+        raise error
+    run.engine.stop(error)
+
+
+def _over(run: Run) -> bool:
+    return run.stopped is not None or run.engine.budget_spent
+
+
+async def _shown(work: Callable[[list[Candidate]], Awaitable[T]], shard: list[Candidate]) -> T:
+    """Work on a shard as a task on Prefect's page; or, while its server is away, unseen."""
+    try:
+        return await work(shard)
+    except httpx.HTTPError as error:
+        if not isinstance(work, Task):
+            raise
+        _log.warning("Prefect's server does not answer (%s); the job goes on", type(error).__name__)
+        unseen: Awaitable[T] = work.fn(shard)
+        return await unseen
+
+
+async def _unless_stopped(run: Run, work: Coroutine[Any, Any, T]) -> T | None:
+    """What ``work`` gives, or None as soon as the run stops: a signal must not wait for slow hosts."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(run.engine.until_stopped())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 def _first(error: BaseException) -> BaseException:

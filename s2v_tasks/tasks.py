@@ -31,9 +31,7 @@ _QUIET: Final[dict[str, Any]] = {"cache_policy": NO_CACHE, "persist_result": Fal
 @task(**_QUIET)
 async def screen(shard: list[Candidate]) -> list[Screened]:
     """Look at the first bytes of a shard of pictures, for free."""
-    run = CURRENT.get()
-    screened = await run.fetcher.screen(shard)
-    run.keep_screened(screened)
+    screened = await CURRENT.get().fetcher.screen(shard)
     get_run_logger().info("%d pictures: %s", len(shard), _counted(s.reason or "kept" for s in screened))
     return screened
 
@@ -41,9 +39,7 @@ async def screen(shard: list[Candidate]) -> list[Screened]:
 @task(tags=[WAN22_S2V_DETECT.model], **_QUIET)
 async def detect(shard: list[Candidate]) -> list[Verdict]:
     """Have a shard of pictures judged by the paid service, at the account's pace."""
-    run = CURRENT.get()
-    verdicts = await run.engine.judge(shard)
-    run.keep_judged(verdicts)
+    verdicts = await CURRENT.get().engine.judge(shard)
     get_run_logger().info("%d pictures: %s", len(shard), _counted(v.outcome.value for v in verdicts))
     return verdicts
 

@@ -46,6 +46,7 @@ _JUDGED = (
 JUDGED_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), **{name: SCHEMA[name] for name in _JUDGED}}
 """What the paid stage told, a row per picture."""
 
+_CHARGES = ("attempts", "cost_usd", "paid_usd")
 _COPIED = ("check_pass", "humanoid", "code", "request_id", "width_px", "height_px", "image_format")
 
 
@@ -68,12 +69,21 @@ def judged_frame(verdicts: Iterable[Verdict]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=JUDGED_SCHEMA, orient="row")
 
 
-def outcomes(identified: pl.LazyFrame, screened: pl.LazyFrame, judged: pl.LazyFrame) -> pl.LazyFrame:
+def outcomes(
+    identified: pl.LazyFrame,
+    screened: pl.LazyFrame,
+    judged: pl.LazyFrame,
+    charged: pl.LazyFrame | None = None,
+    *,
+    unreached: str = RUN_STOPPED,
+) -> pl.LazyFrame:
     """One row of ``SCHEMA`` for each identified row, in input order.
 
     ``identified`` is what `s2v_tasks.candidates.identify` gives. A picture that neither stage reached is
-    ``unspent``: the run stopped before it.
+    ``unspent``, for the reason ``unreached``. ``charged`` (``JUDGED_SCHEMA``) holds what was charged
+    before for pictures that were never answered: it counts even if this run screens them out.
     """
+    charged = judged.clear() if charged is None else charged
     duplicate = pl.col("duplicate_of").is_not_null()
     refused = pl.coalesce("reason", "screen_reason")  # for its address, or by the screen
     unique = (
@@ -81,13 +91,15 @@ def outcomes(identified: pl.LazyFrame, screened: pl.LazyFrame, judged: pl.LazyFr
         .select("row", "image_key", "reason", "duplicate_of")
         .join(screened, on="image_key", how="left")
         .join(judged.rename({"reason": "judged_reason"}), on="image_key", how="left")
+        .join(charged.select("image_key", *_CHARGES), on="image_key", how="left", suffix="_before")
+        .with_columns(pl.coalesce(name, f"{name}_before") for name in _CHARGES)
         .with_columns(
             pl.when(refused.is_not_null())
             .then(pl.lit(Outcome.SCREENED_OUT.value))
             .otherwise(pl.col("outcome").fill_null(Outcome.UNSPENT.value))
             .alias("outcome"),
             pl.when(refused.is_null() & pl.col("outcome").is_null())
-            .then(pl.lit(RUN_STOPPED))
+            .then(pl.lit(unreached))
             .otherwise(pl.coalesce(refused, "judged_reason"))
             .alias("reason"),
             *_free(),
@@ -160,7 +172,8 @@ def conserved(outcome_rows: pl.DataFrame, rows: int) -> dict[str, int]:
     counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
     strange = set(counts) - {outcome.value for outcome in Outcome}
     if strange:
-        rows_wrong = outcome_rows.filter(~pl.col("outcome").is_in(list(Outcome)))["row"].head(5).to_list()
+        known = pl.col("outcome").is_in(list(Outcome)).fill_null(value=False)
+        rows_wrong = outcome_rows.filter(~known)["row"].head(5).to_list()
         raise ConservationError(
             f"rows {rows_wrong} have no outcome of the closed set, but {sorted(map(str, strange))}"
         )

@@ -117,7 +117,7 @@ REFUSED_PICTURES: Final = (
     Fault("InvalidParameter/decode", "image_refused", 400),
     Fault("InvalidParameter/format", "image_refused", 400),
     Fault("InvalidParameter/size", "image_refused", 400),
-    Fault("InvalidParameter/moderation", "image_refused", 400),
+    Fault("InvalidParameter/moderation", "moderated", 400),
     Fault("InvalidParameter/content-type", "image_refused", 400),
 )
 """A picture that can never be judged."""

@@ -588,12 +588,9 @@ async def test_a_refused_account_stops_the_run_at_that_call(
     assert stopped.request_id
 
 
-# -- promises that are not kept yet: strict, so that each says when it is ------------------------------------
+# -- what stays of an answer, and of a call that never left --------------------------------------------------
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="a reservation that was given back unsent counts as an attempt"
-)
 @each([Fault("Arrearage", "run_stopped", 400)], positions=("first", "middle"))
 async def test_a_picture_that_was_never_asked_has_no_attempts(
     stage: Stage, position: str, fault: Fault
@@ -605,7 +602,6 @@ async def test_a_picture_that_was_never_asked_has_no_attempts(
     assert (unasked.attempts, unasked.judged_at) == (0, None)
 
 
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="Retry-After is obeyed after a throttle only")
 @each(RETRY_AFTER_TROUBLE)
 async def test_a_service_in_trouble_that_says_for_how_long_is_obeyed(
     stage: Stage, position: str, fault: Fault
@@ -616,9 +612,6 @@ async def test_a_service_in_trouble_that_says_for_how_long_is_obeyed(
     assert round(second_s - first_s, 3) >= 7.0
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="the answer's headers are dropped with its body"
-)
 @each([Fault("truncate", "no_answer")])
 async def test_a_truncated_answer_keeps_the_request_id_of_its_header(
     stage: Stage, position: str, fault: Fault
@@ -629,11 +622,6 @@ async def test_a_truncated_answer_keeps_the_request_id_of_its_header(
     assert lost in {line["request_id"] for line in played.invoice}
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="the verdict after the last lost answer is made without that answer",
-)
 @each([Fault("nojson", "no_answer"), Fault("no_check_pass", "no_answer")])
 async def test_an_unknown_outcome_keeps_what_came_with_the_last_answer(
     stage: Stage, position: str, fault: Fault

@@ -42,8 +42,7 @@ class Allowance:
     ) -> None:
         if self._watch is not None:
             self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.gather(self._watch, return_exceptions=True)
 
     async def _keep_looking(self) -> None:
         async with get_client() as client:
@@ -53,7 +52,7 @@ class Allowance:
 
     async def _look(self, client: PrefectClient) -> None:
         """Read the limit; whatever goes wrong, the last known rate stays."""
-        with contextlib.suppress(PrefectException, httpx.HTTPError, TimeoutError):
+        with contextlib.suppress(PrefectException, httpx.HTTPError, TimeoutError, ValueError):
             limit = await _limit(client, self._profile)
             if limit.active:
                 self.rate_per_s = rate_of(limit.limit, limit.slot_decay_per_second)

@@ -8,6 +8,7 @@ import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -85,6 +86,19 @@ def ledger_url(url: str) -> sa.URL:
     elif "sslmode" in query:  # as everyone but the driver calls it
         query["ssl"] = query.pop("sslmode")
     return parsed.set(drivername=driver, query=query)
+
+
+def absolute(url: str) -> str:
+    """The same ledger from whatever folder: a relative SQLite path is another ledger in another one.
+
+    Raises:
+        UsageError: It is no ledger's URL.
+    """
+    parsed = ledger_url(url)
+    if not parsed.drivername.startswith("sqlite") or parsed.query:
+        return url
+    path = Path(parsed.database or "").absolute()
+    return sa.make_url(url).set(database=str(path)).render_as_string(hide_password=False)
 
 
 class Database:

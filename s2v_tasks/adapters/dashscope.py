@@ -97,11 +97,11 @@ class DetectClient:
 
     async def send(self, request: Request) -> Answer:
         """Make one call and read what comes back; a failure to get an answer is an answer too."""
+        response, body = None, b""
         try:
             async with self._http.stream(
                 "POST", self._base_url + request.path, content=request.body
             ) as response:
-                body = b""
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
@@ -109,6 +109,12 @@ class DetectClient:
         except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
         except httpx.HTTPError as error:
-            return no_answer(f"no answer ({type(error).__name__})", sent=True)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return read_answer(self._profile, response.status_code, headers, body)
+            if response is not None and response.status_code != 200:  # a refusal cut short is still one
+                return read_answer(self._profile, response.status_code, _headers(response), body)
+            headers = {} if response is None else _headers(response)
+            return no_answer(f"no answer ({type(error).__name__})", sent=True, headers=headers)
+        return read_answer(self._profile, response.status_code, _headers(response), body)
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}

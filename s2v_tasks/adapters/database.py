@@ -19,7 +19,7 @@ from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
 from s2v_tasks.adapters.connection import Database, whole
 from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder, Lease
-from s2v_tasks.detect import Answer, Kind
+from s2v_tasks.detect import Answer
 from s2v_tasks.errors import LeaseLost, UsageError
 from s2v_tasks.ledger import (
     CHARGED,
@@ -38,7 +38,6 @@ from s2v_tasks.models import Billing, Outcome, Verdict
 from s2v_tasks.settings import OnUnknown
 
 _REMEMBERED = ("reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status")
-_UNSENT = Answer(Kind.TRANSIENT, Billing.NOT_BILLED, message="not sent: cancelled")
 _EXPORTED_AT_ONCE = 10_000
 _SUMS = ("calls_run", "charges_run", "charges", "lost")
 
@@ -180,8 +179,8 @@ class LedgerDatabase(Database):
         try:
             return await self._reserve(lease, image_key, host, rate_per_s, done)
         except asyncio.CancelledError:
-            for reserved in done:  # it will never leave
-                await self.settle(lease, image_key, reserved.attempt_id, _UNSENT)
+            for reserved in done:
+                await self.release(lease, reserved)
             raise
 
     @whole
@@ -258,6 +257,15 @@ class LedgerDatabase(Database):
         return self._reserved(reserved.attempt_id, instant_us, pace)
 
     @whole
+    async def release(self, lease: Lease, reserved: Reserved) -> None:
+        """Forget a reservation whose call never left, and give its money back."""
+        a, b = t.attempts.c, t.budgets.c
+        ours = sa.and_(a.id == reserved.attempt_id, a.state == State.RESERVED)
+        async with self._writing() as db:
+            if (await db.execute(sa.delete(t.attempts).where(ours))).rowcount:
+                await db.execute(sa.update(t.budgets).where(b.name == lease.budget).values(used=b.used - 1))
+
+    @whole
     async def settle(self, lease: Lease, image_key: str, attempt_id: int, answer: Answer) -> None:
         """Keep an answer: the attempt's state, the money and, where it is one to remember, the verdict.
 
@@ -316,13 +324,17 @@ class LedgerDatabase(Database):
         return remember
 
     @whole
-    async def slow_down(self, lease: Lease, sent_us: int, retry_after_s: float) -> None:
-        """Pause everyone on the account after a 429 for a call that left at ``sent_us``."""
+    async def slow_down(self, lease: Lease, sent_us: int, retry_after_s: float) -> float:
+        """Pause everyone on the account after a 429 for a call that left at ``sent_us``.
+
+        Returns until when, on the local clock.
+        """
         async with self._writing() as db:
             row = await self._lock_pace(db, lease.scope)
             now_us = await self._now_us(db)
             pace = pacing.throttled(row, sent_us, now_us, round(retry_after_s * pacing.SECOND_US))
             await self._store_pace(db, lease.scope, pace)
+        return pace.paused_until_us / pacing.SECOND_US + self._offset_s
 
     # -- inside a transaction ------------------------------------------------------------------------------
 

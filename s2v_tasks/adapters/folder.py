@@ -153,12 +153,12 @@ def identity(parameters: CurateParameters, service: str, ledger: str, fingerprin
 
 
 def masked(url: str) -> str:
-    """A ledger's URL without its password.
+    """A ledger's URL without its password, which may also stand in its query.
 
     Raises:
         UsageError: It is no ledger's URL.
     """
-    return ledger_url(url).render_as_string(hide_password=True)
+    return ledger_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def new_run_id(now: datetime) -> str:

@@ -63,6 +63,7 @@ attempts = Table(
     Column("http_status", Integer),
     Column("code", String),
     Index("attempts_of_image", "image_key", "model", "service"),
+    sqlite_autoincrement=True,  # a number is never given to two calls
 )
 """One call each. Keys and hosts are kept, URLs are not."""
 
