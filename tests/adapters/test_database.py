@@ -607,6 +607,20 @@ async def test_a_late_second_charge_stays_unknown(ledger: LedgerDatabase, backen
     assert verdict == "second"
 
 
+async def test_a_late_answer_does_not_change_what_is_known(ledger: LedgerDatabase, backend: Any) -> None:
+    """The first verdict stays; the late one was free, so its money comes back."""
+    first = await opened(ledger, "first")
+    late = await reserved(ledger, first)
+    await silence(backend, "first")
+    second = await opened(ledger, "second")
+    await asked(ledger, second, PASSED)
+    await ledger.settle(first, KEY, late.attempt_id, NO_HUMAN)
+    assert (await states(backend), await used(backend)) == (["not_billed", "billed"], 1)
+    verdict = (await ledger.standings(second, [KEY]))[KEY].verdict
+    assert verdict is not None
+    assert verdict.outcome is Outcome.PASSED
+
+
 def _changed(answer: Answer, **changes: Any) -> dict[str, Any]:
     return {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | changes
 
