@@ -121,9 +121,9 @@ def test_files_are_found_by_name_before_by_pattern_and_in_order(tmp_path: Path) 
     assert storage.find(f"{tmp_path}/?.csv") == [tmp_path / n for n in ("a.csv", "b.csv")]
 
 
-@pytest.mark.parametrize("name", ["A.PARQUET", "a.pq", "a.CSV", "a.jsonl", "a.ndjson"])
-def test_endings_are_read_without_case(tmp_path: Path, name: str) -> None:
-    """All spellings of the three kinds are known."""
+@pytest.mark.parametrize("name", ["A.PARQUET", "a [b].pq", "[a].CSV", "a*.jsonl", "a [b].ndjson"])
+def test_endings_are_read_without_case_and_names_as_they_are(tmp_path: Path, name: str) -> None:
+    """All spellings of the three kinds are known; what looks like a pattern is a name."""
     frame, path = pl.DataFrame({"a": ["1"]}), tmp_path / name
     kind = name.lower().rpartition(".")[2]
     if kind in ("parquet", "pq"):

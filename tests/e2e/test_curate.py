@@ -1,8 +1,10 @@
 """A curation run from candidates to publication: money, pace, and never paying twice."""
 
+from collections.abc import Callable
+
 import polars as pl
 import pytest
-from workbench import PRICE_USD, Bench, ledger_ids, pointer
+from workbench import PRICE_USD, Bench, Ran, ledger_ids, pointer, set_rate
 
 from s2v_tasks.emulator import CallsReport
 
@@ -27,8 +29,11 @@ def check_pace(bench: Bench, count: int) -> None:
     assert calls["throttled"] <= max(1, count // 100)
 
 
-def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(paced: Bench) -> None:
+def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(
+    paced: Bench, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hundred pictures at 5 a second are billed as the ledger says; known ones are never asked again."""
+    set_rate(5)
     candidates = paced.candidates(paced.portraits(100))
     first = paced.curate(candidates)
     assert first.status == 0, first.err
@@ -40,7 +45,8 @@ def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(paced: Bench) -> Non
     assert first.verdicts["cost_usd"].sum() == pytest.approx(100 * PRICE_USD)
 
     for out in (paced.out, paced.folder / "elsewhere"):
-        again = paced.curate(candidates, "--ledger", f"sqlite:///{ledger}", out=out)
+        monkeypatch.setenv("DASHSCOPE_HTTP_BASE_URL", paced.emulator.base_url)
+        again = command(*paced.curating(candidates, "--ledger", f"sqlite:///{ledger}", out=out))
         assert again.status == 0, again.err
         assert again.run_dir != first.run_dir
         assert again.verdicts.select(SAME).equals(first.verdicts.select(SAME))

@@ -35,10 +35,17 @@ def artifacts(flow_run: FlowRun) -> list[Artifact]:
 
 
 async def test_a_caller_gets_what_the_run_came_to(in_process: Bench) -> None:
-    """Awaited like any flow, it gives the record of the run."""
+    """Awaited like any flow, it gives the record of the run; groups may be what a form sends."""
     urls = [*in_process.portraits(3), in_process.url(9, "scenery")]
-    run = await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
+    run = await curate(
+        in_process.candidates(urls),
+        str(in_process.out),
+        1.0,
+        screening={"allow_private_hosts": True},
+        thresholds={"min_pass_rate": 0.25},
+    )
     assert isinstance(run, Curated)
+    assert load(run.run_dir / "manifest.json")["parameters"]["thresholds"]["min_pass_rate"] == 0.25
     assert (run.status, run.summary.passed, run.summary.failed) == ("published", 3, 1)
     assert run.summary.cost_usd == pytest.approx(4 * PRICE_USD)
     assert run.publication is not None
@@ -56,19 +63,12 @@ async def test_a_caller_gets_the_obstacle_as_an_exception(in_process: Bench) -> 
     assert flow_run.state.message == "Gate closed: pass_rate: observed 0, wanted at least 0.5."
 
 
-async def test_a_run_without_an_id_takes_the_flow_runs(in_process: Bench) -> None:
-    """So a retry of the flow run is the same run."""
-    candidates = in_process.candidates(in_process.portraits(1))
-    run: Curated = await curate(candidates, str(in_process.out), 1.0, screening=PRIVATE)
-    (flow_run,) = await asyncio.to_thread(flow_runs)
-    assert run.run_id == str(flow_run.id)
-
-
 async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) -> None:
     """Its page holds three artifacts; the summary tells funnel, cost, gate and pace."""
     urls = [*in_process.portraits(3), in_process.url(9, "scenery"), None]
-    await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
+    run: Curated = await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
     (flow_run,) = await asyncio.to_thread(flow_runs)
+    assert run.run_id == str(flow_run.id)  # so a retry of the flow run is the same run
     shown = await asyncio.to_thread(artifacts, flow_run)
     assert sorted((a.type, a.key) for a in shown) == [
         ("markdown", "s2v-summary"),
@@ -191,18 +191,3 @@ async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> 
     assert state.is_failed()
     assert state.message == "the candidates have no column 'link'; they have: image_url"
     assert files_below(in_process.folder) == {"candidates.parquet"}
-
-
-async def test_thresholds_of_a_form_are_kept(in_process: Bench) -> None:
-    """Groups arrive as the form sends them: plain dictionaries."""
-    state = await curate(
-        in_process.candidates(in_process.portraits(2)),
-        str(in_process.out),
-        1.0,
-        screening={"allow_private_hosts": True},
-        thresholds={"min_pass_rate": 0.25},
-        return_state=True,
-    )
-    run = await state.aresult()
-    assert run.publication is not None
-    assert load(run.run_dir / "manifest.json")["parameters"]["thresholds"]["min_pass_rate"] == 0.25

@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import uuid
+from collections.abc import Callable
 
-from workbench import Bench, descendants, ended, load, wait_until
+from workbench import Bench, Ran, descendants, ended, load, wait_until
 
 GONE_WITHIN_S = 20.0
 """The server has 5 s for last events, then ends itself."""
@@ -27,11 +28,14 @@ def check_nobody_left(mark: str) -> None:
     wait_until(lambda: not descendants(mark), GONE_WITHIN_S)
 
 
-def test_an_interrupted_command_stops_in_order_and_continues(alone: Bench) -> None:
+def test_an_interrupted_command_stops_in_order_and_continues(
+    alone: Bench, command: Callable[..., Ran]
+) -> None:
     """Ctrl-C: one line, status 1, verdicts and manifest written; the same command finishes the run."""
     mark = uuid.uuid4().hex
     candidates = alone.candidates(alone.portraits(14))
-    process = alone.start(*alone.curating(candidates), TESTS_MARK=mark)
+    arguments = alone.curating(candidates)
+    process = alone.start(*arguments, TESTS_MARK=mark)
     wait_until(lambda: len(alone.billed_urls()) >= 3)
     assert len(descendants(mark)) == 2
     os.killpg(process.pid, signal.SIGINT)  # the terminal's Ctrl-C is for the whole group
@@ -45,15 +49,16 @@ def test_an_interrupted_command_stops_in_order_and_continues(alone: Bench) -> No
     assert ran.verdicts.filter(outcome="passed").height == len(alone.billed_urls())
     check_nobody_left(mark)
 
-    again = alone.curate(candidates, TESTS_MARK=mark)
+    again = command(*arguments)
     assert again.status == 0, again.err
     assert again.run_dir == ran.run_dir
     assert len(set(alone.billed_urls())) == len(alone.billed_urls()) == 14
-    check_nobody_left(mark)
 
 
-def test_nobody_is_left_by_term_kill_and_hangup(alone: Bench) -> None:
-    """SIGTERM stops in order; after SIGKILL and a closed terminal the server notices by itself."""
+def test_nobody_is_left_by_end_term_kill_or_hangup(alone: Bench) -> None:
+    """SIGTERM stops in order; after SIGKILL, a closed terminal or the run's end the server ends itself."""
+    usual = uuid.uuid4().hex
+    finished = alone.start(*alone.curating(alone.candidates(alone.portraits(1))), TESTS_MARK=usual)
     signals = {0: signal.SIGTERM, 1_000: signal.SIGKILL, 2_000: signal.SIGHUP}
     begun = {first: begin(alone, first) for first in signals}
     wait_until(lambda: all(asked(alone, first) for first in signals))
@@ -66,7 +71,9 @@ def test_nobody_is_left_by_term_kill_and_hangup(alone: Bench) -> None:
     assert "stopped by SIGTERM" in statuses[0].err
     assert statuses[0].manifest["status"] == "stopped"
     assert statuses[1_000].status == -signal.SIGKILL
-    for _, mark in begun.values():
+    last = ended(finished)
+    assert last.status == 0, last.err
+    for mark in (usual, *(mark for _, mark in begun.values())):
         check_nobody_left(mark)
     assert load(next((alone.folder / "2000" / "runs").glob("*/manifest.json")))["status"] != "published"
 
