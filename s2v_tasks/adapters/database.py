@@ -84,7 +84,7 @@ class LedgerDatabase(Database):
             # Whatever this run had under way belongs to its former life: nobody waits for those answers.
             reserved = t.attempts.c.state == State.RESERVED
             await self._lose(db, sa.and_(reserved, t.attempts.c.run_id == run_id))
-            await self._free_dead(db, now_us, reserved)
+            await self._free_dead(db, now_us, reserved, lease)
             # After the attempts, as in a settling: the other order would lock the two out.
             await db.execute(
                 self._insert(t.budgets)
@@ -206,7 +206,7 @@ class LedgerDatabase(Database):
         this_image = sa.and_(self._image(t.attempts, lease.scope), a.image_key == image_key)
         underway = sa.and_(this_image, a.state == State.RESERVED)
         if await db.scalar(sa.select(sa.exists().where(underway))):
-            await self._free_dead(db, now_us, underway)
+            await self._free_dead(db, now_us, underway, lease)
             if await db.scalar(sa.select(sa.exists().where(underway))):
                 return Busy()
         standing = (await self._standings(db, lease, [image_key]))[image_key]
@@ -216,7 +216,7 @@ class LedgerDatabase(Database):
         charge = sa.update(t.budgets).where(b.name == lease.budget, b.used < b.cap).values(used=b.used + 1)
         if (await db.execute(charge)).rowcount == 0:
             pending = sa.and_(a.budget == lease.budget, a.state == State.RESERVED)
-            await self._free_dead(db, now_us, pending)  # those will never turn out free
+            await self._free_dead(db, now_us, pending, lease)  # those will never turn out free
             return Spent(final=not await db.scalar(sa.select(sa.exists().where(pending))))
         instant_us, pace = pacing.reserve(row, now_us, rate_per_s)
         await self._store_pace(db, lease.scope, pace)
@@ -338,9 +338,12 @@ class LedgerDatabase(Database):
 
     # -- inside a transaction ------------------------------------------------------------------------------
 
-    async def _free_dead(self, db: AsyncConnection, now_us: int, which: sa.ColumnElement[bool]) -> None:
-        """Reservations of dead runs become unknown; their charge stays."""
+    async def _free_dead(
+        self, db: AsyncConnection, now_us: int, which: sa.ColumnElement[bool], lease: Lease
+    ) -> None:
+        """Reservations of dead runs become unknown; their charge stays. Who asks is alive, however silent."""
         run_id = t.attempts.c.run_id
+        which = sa.and_(which, run_id != lease.run_id)
         holders = await db.execute(
             sa.select(t.runs).where(t.runs.c.run_id.in_(sa.select(run_id).where(which).distinct()))
         )
