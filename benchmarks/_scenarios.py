@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psutil
-from _fleet import Backends, Meter, Service, Worker, workers
+from _fleet import Backends, Meter, Service, Worker, cpu_s, workers
 from _measure import (
     Arrivals,
     fairness,
@@ -28,8 +28,9 @@ ADAPTING_S: Final = 60.0
 """Left out at the start of the jitter scenario."""
 JITTER_S: Final = 0.05
 NEWCOMERS: Final = 5
-IMAGES: Final = 100_000
-WAYMARKS: Final = (10_000, 50_000, IMAGES)
+WAYMARKS: Final = (0.1, 0.5, 1.0)
+"""Of the images of the memory scenario."""
+SLOW_ANSWER_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Row:
     decay: float = 0.0
     rate_per_s: float = RATE_PER_S
     jitter_s: float = 0.0
+    answer_s: float = 0.0
 
     @property
     def is_ours(self) -> bool:
@@ -90,10 +92,19 @@ JITTER_ROWS: Final = (
     ),
 )
 
-RATE_ROWS: Final = tuple(
-    replace(row, key=f"{row.key}-at-{rate:.0f}", rate_per_s=rate)
-    for rate in (50.0, 500.0)
-    for row in (*OURS, Row("bare-1", "client without a ledger", "bare", 1))
+RATE_ROWS: Final = (
+    *(
+        replace(row, key=f"{row.key}-at-{rate:.0f}", rate_per_s=rate)
+        for rate in (50.0, 500.0)
+        for row in (*OURS, Row("bare-1", "client without a ledger", "bare", 1))
+    ),
+    replace(
+        OURS[0],
+        key="slow-answers-at-50",
+        label=f"s2v-tasks, SQLite, answers take {SLOW_ANSWER_S:.0f} s",
+        rate_per_s=50.0,
+        answer_s=SLOW_ANSWER_S,
+    ),
 )
 
 
@@ -206,7 +217,7 @@ def jitter(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -
 def rates(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -> Figures:
     """A larger allowance, and what the time goes into."""
     with (
-        Service() as service,
+        Service(answer_s=row.answer_s) as service,
         workers(orders_of(row, run, service, backends)) as fleet,
     ):
         meter = _meter(row, fleet, service, backends)
@@ -246,25 +257,24 @@ def newcomer(row: Row, run: str, backends: Backends, _seconds: float, wait: Wait
     }
 
 
-def memory(row: Row, run: str, backends: Backends, _seconds: float, wait: Wait) -> Figures:
-    """One caller as fast as it goes, over a hundred thousand images."""
+def memory(row: Row, run: str, backends: Backends, images: float, wait: Wait) -> Figures:
+    """One caller as fast as it goes, over ``images`` images."""
     fast = replace(row, rate_per_s=1e6)
+    marks = tuple(round(part * images) for part in WAYMARKS)
     with Service() as service:
-        orders = [replace(each, report_at=WAYMARKS) for each in orders_of(fast, run, service, backends)]
+        orders = [replace(each, report_at=marks) for each in orders_of(fast, run, service, backends)]
         with workers(orders) as (worker,):
-            began = worker_cpu_s = psutil.Process(worker.pid).cpu_times()
-            worker_cpu_s = began.user + began.system
+            figures: Figures = {"rss_mb_0": psutil.Process(worker.pid).memory_info().rss / 1e6}
+            before_s = cpu_s([worker.pid])
             meter = _meter(fast, [worker], service, backends)
             began_s = _go([worker])
-            figures: Figures = {"rss_mb_ready": psutil.Process(worker.pid).memory_info().rss / 1e6}
-            for mark in WAYMARKS:
+            for part in WAYMARKS:
                 seen = worker.hear()
-                name = f"{mark // 1000}k"
-                figures[f"rss_mb_{name}"] = seen["rss_mb"]
-                figures[f"cpu_ms_per_image_{name}"] = 1e3 * (seen["cpu_s"] - worker_cpu_s) / seen["done"]
-                figures[f"images_per_s_{name}"] = seen["done"] / (seen["at_s"] - began_s)
-                wait(mark)
+                done, after = seen["done"], f"{part:.0%}"
+                figures[f"rss_mb_{after}"] = seen["rss_mb"]
+                figures[f"cpu_ms_per_image_{after}"] = 1e3 * (seen["cpu_s"] - before_s) / done
+                figures[f"images_per_s_{after}"] = done / (seen["at_s"] - began_s)
+                wait(part)
             used = meter.read()
             report = worker.stop()
-    cores = {name: used[f"{name}_cpu_s"] / used["span_s"] for name in ("callers", "servers", "receiver")}
-    return {**figures, **{f"{name}_cores": share for name, share in cores.items()}, **used, **report}
+    return {"images": images, **figures, **used, **report}
