@@ -248,7 +248,11 @@ class Engine:
                     break
                 come = await self._ledger.reserve(self._lease, key, host, rate_per_s)
                 if isinstance(come, Reserved):
-                    return await self._leave(candidate, come) or unasked(key, RUN_STOPPED)
+                    try:
+                        return await self._leave(candidate, come) or unasked(key, RUN_STOPPED)
+                    except asyncio.CancelledError:
+                        await self._ledger.release(self._lease, come)
+                        raise
                 if isinstance(come, NotReserved):
                     return come.standing.verdict or lost_verdict(key)
                 if isinstance(come, Busy):

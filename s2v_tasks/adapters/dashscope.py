@@ -1,5 +1,6 @@
 """The door to the vendor: one warm HTTP client that sends a request and hands back what came."""
 
+import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -79,6 +80,7 @@ class DetectClient:
             follow_redirects=False,
         )
         self._base_url = access.base_url
+        self._answer_timeout_s = answer_timeout_s
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,16 +101,17 @@ class DetectClient:
         """Make one call and read what comes back; a failure to get an answer is an answer too."""
         response, body = None, b""
         try:
-            async with self._http.stream(
-                "POST", self._base_url + request.path, content=request.body
-            ) as response:
+            async with (
+                asyncio.timeout(self._answer_timeout_s + CONNECT_TIMEOUT_S),  # a server may drip for ever
+                self._http.stream("POST", self._base_url + request.path, content=request.body) as response,
+            ):
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
                         break
         except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             if response is not None and response.status_code != 200:  # a refusal cut short is still one
                 return read_answer(self._profile, response.status_code, _headers(response), body)
             headers = {} if response is None else _headers(response)

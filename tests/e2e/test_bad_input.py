@@ -7,9 +7,6 @@ import polars as pl
 import pytest
 from workbench import Bench, Ran, files_below
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
-
-
 Check = Callable[..., str]
 
 

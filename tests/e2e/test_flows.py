@@ -13,7 +13,6 @@ from s2v_tasks import Curated, S2VError, Screening, Source, Spending, curate, pi
 from s2v_tasks.errors import GateClosed
 from s2v_tasks.models import WAN22_S2V_DETECT
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
 PRIVATE = Screening(allow_private_hosts=True)
 
 STAGE = """

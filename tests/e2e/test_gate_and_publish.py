@@ -12,8 +12,6 @@ from workbench import PRICE_USD, Bench, Ran, files_below, flow_runs, ledger_ids,
 
 from s2v_tasks import Curated, S2VError, Screening, Thresholds, curate
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
-
 
 def texts_below(folder: Path) -> str:
     return "\n".join(path.read_text("utf-8") for path in folder.rglob("*.html"))

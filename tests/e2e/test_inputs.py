@@ -4,12 +4,9 @@ import datetime as dt
 from typing import Any
 
 import polars as pl
-import pytest
 from workbench import Bench
 
 from s2v_tasks import SCHEMA, Curated, Output, Screening, Source, Thresholds, curate
-
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
 
 
 async def curated(bench: Bench, candidates: str, **groups: Any) -> Curated:

@@ -12,8 +12,6 @@ from workbench import PRICE_USD, Bench, Ran, ended, ledger_ids, load, pointer, s
 
 from s2v_tasks import Emulator, EmulatorOptions
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections that Prefect leaves open
-
 
 def test_a_killed_run_continues_and_uses_every_answer(bench: Bench, tmp_path: Path) -> None:
     """After kill -9 the same command goes on with that run; only answers then under way are lost."""
