@@ -15,7 +15,7 @@ from s2v_tasks.cli import main
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Prefect leaves connections to its server open in this process; that is not what these tests are about."""
+    """A plain flow of Prefect 3.8 leaves a connection to its server open (its default result storage)."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
