@@ -133,6 +133,7 @@ class Life:
     emulator: Emulator
     server: ForkServer
     seed: int
+    faults: tuple[str, ...] = ()
     wrong: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     kills: int = 0
@@ -151,6 +152,7 @@ class Life:
         self.emulator.reset()
         self.emulator.set_faults(
             [
+                *self.faults,
                 f"Throttling.RateQuota:first={rng.randint(2, 12)},times=1",
                 f"drop:first={rng.randint(1, 20)},times={rng.randint(0, 2)}",
                 f"InternalError:first={rng.randint(1, 20)},times=1",
@@ -279,15 +281,15 @@ class Undertaker:
             server.__exit__(None, None, None)
             emulator.close()
 
-    def submit(self, *crashes: Crash, seed: int = 0) -> Any:
+    def submit(self, *crashes: Crash, seed: int = 0, faults: Sequence[str] = ()) -> Any:
         """A future of the life of a job that crashes so, one crash after the other, and is then continued."""
-        return self._pool.submit(self._live, crashes, seed)
+        return self._pool.submit(self._live, crashes, seed, tuple(faults))
 
-    def _live(self, crashes: Sequence[Crash], seed: int) -> Life:
+    def _live(self, crashes: Sequence[Crash], seed: int, faults: tuple[str, ...]) -> Life:
         emulator, server = self._free.get()
         try:
             with tempfile.TemporaryDirectory(prefix="s2v-crash-") as folder:
-                life = Life(Path(folder), emulator, server, seed)
+                life = Life(Path(folder), emulator, server, seed, faults)
                 for crash in crashes:
                     if not life.is_finished:
                         life.live(crash)
