@@ -25,10 +25,13 @@ IMPURE_PREFIXES = ("scan_", "sink_", "read_parquet", "read_csv", "write_")
 DOORS = {
     "great_expectations": {"adapters/gx.py"},
     "sqlalchemy": {"adapters/connection.py", "adapters/database.py", "adapters/tables.py"},
-    "httpx": {"adapters/allowance.py", "adapters/dashscope.py", "adapters/images.py", "emulator/judge.py"},
+    "httpx": {
+        "adapters/allowance.py", "adapters/dashscope.py", "adapters/images.py", "emulator/judge.py",
+        "shards.py",
+    },
     "prefect": {
         "adapters/allowance.py", "adapters/artifacts.py", "adapters/prefect_server.py", "blocks.py", "cli.py",
-        "finish.py", "tasks.py", "flows/curate.py", "flows/gate.py", "flows/pipeline.py",
+        "finish.py", "shards.py", "tasks.py", "flows/curate.py", "flows/gate.py", "flows/pipeline.py",
     },
     "typer": {"cli.py", "ledger_command.py"},
     "PIL": {"emulator/judge.py", "emulator/pictures.py"},

@@ -9,7 +9,7 @@ from workbench import PRICE_USD, Bench, Ran, ledger_ids, pointer, set_rate
 SAME = ["image_url", "outcome", "check_pass", "humanoid", "code", "request_id", "judged_at", "paid_usd"]
 
 
-def check_pace(bench: Bench, count: int) -> None:
+def check_pace(bench: Bench, count: int, capfd: pytest.CaptureFixture[str]) -> None:
     """The service let all in and refused next to none; rate and refusals are printed.
 
     It refuses whatever is a sixth call in any second, so a wrong pace shows by refusals: calls sent at once
@@ -18,21 +18,25 @@ def check_pace(bench: Bench, count: int) -> None:
     calls = bench.emulator.calls()
     at_s = [arrival["at_s"] for arrival in calls["arrivals"]]
     rate = (len(at_s) - 1) / (at_s[-1] - at_s[0])
-    print(f"\n{len(at_s)} calls at {rate:.3f} a second, {rate / 5:.1%} of the allowance,"  # noqa: T201
-          f" {calls['throttled']} throttled")  # fmt: skip
+    told = f"{len(at_s)} calls at {rate:.3f} a second, {rate / 5:.1%} of 5; {calls['throttled']} refused"
+    with capfd.disabled():
+        print(f"\n{told}")  # noqa: T201
     assert calls["admitted"] == count
     assert calls["throttled"] <= count // 20
 
 
 def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(
-    paced: Bench, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    paced: Bench,
+    command: Callable[..., Ran],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A hundred pictures at 5 a second are billed as the ledger says; known ones are never asked again."""
     set_rate(5)
     candidates = paced.candidates(paced.portraits(100))
     first = paced.curate(candidates)
     assert first.status == 0, first.err
-    check_pace(paced, 100)
+    check_pace(paced, 100, capfd)
     ledger = paced.out / "ledger.sqlite3"
     assert ledger_ids(ledger) == paced.billed_ids()
     assert len(paced.billed_ids()) == 100
@@ -55,11 +59,11 @@ def test_a_run_keeps_the_rate_and_a_second_one_pays_nothing(
 
 
 @pytest.mark.slow
-def test_three_hundred_pictures_keep_the_rate(paced: Bench) -> None:
+def test_three_hundred_pictures_keep_the_rate(paced: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     """A minute at 5 a second: all admitted, never six in a second."""
     ran = paced.curate(paced.candidates(paced.portraits(300)))
     assert ran.status == 0, ran.err
-    check_pace(paced, 300)
+    check_pace(paced, 300, capfd)
     assert ledger_ids(paced.out / "ledger.sqlite3") == paced.billed_ids()
 
 
