@@ -3,7 +3,7 @@
 from inspect import isawaitable
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import Flow, flow, get_client
 from prefect.client.schemas.objects import State
 from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 from s2v_tasks.flows.curate import curate
 
-from s2v_tasks.errors import UsageError
+from s2v_tasks.errors import S2VError, UsageError
 from s2v_tasks.finish import Curated, failed
 from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
 
@@ -43,26 +43,47 @@ async def pipeline(
         spending: Whose money and whose pace.
         output: What is written, and how the work is cut.
     """
+    try:
+        stage = await _stage(downstream)
+    except UsageError as error:  # before anything is paid
+        return failed(error)
     state: State[Curated] = await curate(
         candidates, out, budget_usd, source, screening, thresholds, spending, output, return_state=True
     )
     if not state.is_completed():
-        return state
+        why = await state.aresult(raise_on_failure=False)
+        return failed(why) if isinstance(why, S2VError) else state
     publication = (await state.aresult()).publication
     if publication is None:
         return Completed(message=f"{state.message}; the stage behind is not started")
-    return await _start(downstream, {downstream_parameter: publication.path})
+    return await _start(stage, {downstream_parameter: publication.path})
 
 
-async def _start(stage: str, parameters: dict[str, Any]) -> State[Any]:
+async def _stage(name: str) -> Flow[..., Any] | str:
+    """The flow that ``name`` means, or the deployment's name after making sure that it is there.
+
+    Raises:
+        UsageError: There is no such flow or deployment.
+    """
+    try:
+        if ":" in name:
+            behind: Flow[..., Any] = load_flow_from_entrypoint(name)
+            return behind
+        async with get_client() as client:
+            await client.read_deployment_by_name(name)
+    except Exception as error:  # noqa: BLE001  (whatever importing a file, or asking the server, raises)
+        raise UsageError(
+            f"no stage {name!r} ({type(error).__name__}); name a flow/deployment, or a flow as module:flow"
+        ) from None
+    return name
+
+
+async def _start(stage: Flow[..., Any] | str, parameters: dict[str, Any]) -> State[Any]:
     """Run a flow or a deployment to its end, and return its state."""
-    if ":" in stage:
-        behind: Any = load_flow_from_entrypoint(stage)
-        came = behind(**parameters, return_state=True)
+    if not isinstance(stage, str):
+        came: Any = stage(**parameters, return_state=True)
         state: State[Any] = await came if isawaitable(came) else came
         return state
-    if stage.count("/") != 1:
-        return failed(UsageError(f"no such stage: {stage}; name a flow/deployment, or a flow as module:flow"))
     run = await arun_deployment(stage, parameters=parameters)
     if run.state is None or not run.state.is_completed():
         return Failed(message=f"the stage behind, {stage}, did not complete: {run.state and run.state.name}")

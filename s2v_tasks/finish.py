@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from s2v_tasks import gate as stage6
+from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.artifacts import show_summary
 from s2v_tasks.adapters.folder import Status
 from s2v_tasks.errors import BudgetSpent, GateClosed, LedgerUnavailable, S2VError
@@ -44,7 +44,7 @@ async def ended(
 
     Without a ``report`` the run stopped on the way.
     """
-    summary = summarise(pl.scan_parquet(run.folder.verdicts).select(*SCHEMA).collect())
+    summary = summarise(storage.parquet(run.folder.verdicts).select(*SCHEMA).collect())
     status, error, message = _end(run, summary, report, publication)
     cost_usd = {}
     with contextlib.suppress(LedgerUnavailable):  # the reason why the run stopped: it says so itself

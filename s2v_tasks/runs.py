@@ -89,6 +89,12 @@ class Run:
         """Why the run asks nothing more, if so."""
         return self.engine.stopped
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the run died between its publication and its end: its data stays as it is."""
+        pointer = storage.read_pointer(self.folder.out)
+        return pointer is not None and pointer.run_id == self.folder.run_id
+
     def check_lease(self) -> None:
         """Nothing is written into a run's folder that another process works in.
 
@@ -110,6 +116,8 @@ class Run:
 
     async def shards(self) -> AsyncIterator[list[Candidate]]:
         """The unique pictures that need a look, in shards; what the ledger knows is kept on the way."""
+        if self.is_published:
+            return
         shard: list[Candidate] = []
         size = self.parameters.output.shard_size
         fresh = stage1.fresh(self.identified.lazy()).collect()
@@ -133,6 +141,9 @@ class Run:
         Raises:
             ConservationError: Rows or outcomes do not add up.
         """
+        if self.is_published:
+            written = storage.parquet(self.folder.verdicts).select(*stage5.SCHEMA).collect()
+            return stage5.conserved(written, self.identified.height)
         screened = pl.concat([stage5.screened_frame([]), *self.screened])
         judged = pl.concat([stage5.judged_frame([]), *self.judged])
         charged = pl.concat([stage5.judged_frame([]), *self.charged])
@@ -144,11 +155,11 @@ class Run:
             unreached=RUN_STOPPED if self.stopped else BUDGET_SPENT,
         ).collect()
         counts = stage5.conserved(rows, self.identified.height)
-        rows_in = pl.scan_parquet(self.folder.rows)
+        rows_in = storage.parquet(self.folder.rows)
         storage.sink(stage5.assemble(rows_in, rows.lazy()), self.folder.verdicts)
         if self.stopped is None:
             keep = self.parameters.output.keep_duplicates
-            verdicts = pl.scan_parquet(self.folder.verdicts)
+            verdicts = storage.parquet(self.folder.verdicts)
             storage.sink(stage5.approved(verdicts, keep_duplicates=keep), self.folder.approved)
         return counts
 
@@ -253,7 +264,7 @@ def _snapshot(planned: Plan, folder: RunFolder) -> pl.DataFrame:
         if not folder.rows.exists():
             rows = storage.scan(planned.files)
             storage.sink(rows if source.limit is None else rows.head(source.limit), folder.rows)
-        urls = pl.scan_parquet(folder.rows).select(source.url_column)
+        urls = storage.parquet(folder.rows).select(source.url_column)
         identified = stage1.identify(urls, source.url_column).collect(engine="streaming")
     if identified.is_empty():
         raise InputError(f"{planned.parameters.candidates} holds no rows; there is nothing to curate")

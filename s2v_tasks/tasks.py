@@ -81,7 +81,7 @@ async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | Non
         run_id=folder.run_id,
         started_at=manifest.started_at.isoformat(),
         path=str(folder.approved),
-        rows=pl.scan_parquet(folder.approved).select(pl.len()).collect().item(),
+        rows=storage.parquet(folder.approved).select(pl.len()).collect().item(),
         sha256=storage.sha256(folder.approved),
         cost_usd=report.facts[0].cost_usd,
         data_set_cost_usd=report.facts[0].data_set_cost_usd,
@@ -93,7 +93,7 @@ async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | Non
 def _judge(
     folder: RunFolder, thresholds: Thresholds, segment_column: str | None, judged_at: datetime, docs: Path
 ) -> GateReport:
-    verdicts = pl.scan_parquet(folder.verdicts)
+    verdicts = storage.parquet(folder.verdicts)
     own = verdicts.select(*stage5.SCHEMA).collect()
     stage6.check_unique(own)
     frame = stage6.facts_of(verdicts, segment_column).collect()

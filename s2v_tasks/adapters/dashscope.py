@@ -80,6 +80,7 @@ class DetectClient:
             follow_redirects=False,
         )
         self._base_url = access.base_url
+        self._key = access.api_key.get_secret_value().encode()
         self._answer_timeout_s = answer_timeout_s
 
     async def __aenter__(self) -> Self:
@@ -109,6 +110,7 @@ class DetectClient:
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
                         break
+            body = body.replace(self._key, b"***")  # whatever quotes the key must not spread it
         except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
         except (httpx.HTTPError, TimeoutError) as error:
