@@ -80,7 +80,7 @@ class DetectClient:
             follow_redirects=False,
         )
         self._base_url = access.base_url
-        self._key = access.api_key.get_secret_value().encode()
+        self._key = access.api_key
         self._answer_timeout_s = answer_timeout_s
 
     async def __aenter__(self) -> Self:
@@ -110,7 +110,8 @@ class DetectClient:
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
                         break
-            body = body.replace(self._key, b"***")  # whatever quotes the key must not spread it
+            # Whatever quotes the key must not spread it.
+            body = body.replace(self._key.get_secret_value().encode(), b"***")
         except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
         except (httpx.HTTPError, TimeoutError) as error:

@@ -112,7 +112,7 @@ def test_a_run_killed_at_any_step_continues_and_its_books_agree(
 
 def test_a_run_killed_after_it_published_leaves_what_is_published_as_it_is(crashes: Crashes) -> None:
     """Continued, it asks nothing more and writes no data again: the pointer names what its gate judged."""
-    killed = Crash("file:current.json:renamed", 1), Crash("file:approved.parquet:renamed", 2)
+    killed = Crash("file:current.json:renamed", 1), Crash("file:approved.parquet:renamed", 1)
     faults = ("InvalidURL.Timeout:match=portrait-0.,times=2",)  # an error that another call would mend
     life = crashes.undertaker.submit(*killed, seed=0, faults=faults).result()
     assert life.kills == 1
