@@ -15,6 +15,7 @@ from s2v_tasks.settings import DashScope
 
 ANSWER_TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 10.0
+MIN_KEY_BYTES: Final = 8
 MAX_ANSWER_BYTES: Final = 1_048_576
 _VENDOR: Final = ".aliyuncs.com"
 _NEVER_LEFT: Final = (
@@ -110,8 +111,9 @@ class DetectClient:
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
                         break
-            # Whatever quotes the key must not spread it.
-            body = body.replace(self._key.get_secret_value().encode(), b"***")
+            key = self._key.get_secret_value().encode()
+            if len(key) >= MIN_KEY_BYTES:  # a shorter one is no secret, and may stand in any word
+                body = body.replace(key, b"***")  # whatever quotes the key must not spread it
         except _NEVER_LEFT as error:
             return no_answer(f"no connection ({type(error).__name__})", sent=False)
         except (httpx.HTTPError, TimeoutError) as error:

@@ -4,46 +4,19 @@ import itertools
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
+from ledger_backend import Backend
 
 from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.database import LedgerDatabase
 
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A database of a test's own, and a door to it beside the ledger's."""
-
-    url: str
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether it is a file on this machine."""
-        return self.url.startswith("sqlite")
-
-    async def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run one statement outside the ledger."""
-        if self.is_sqlite:
-            with sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10) as db:
-                rows = db.execute(statement).fetchall()
-            db.close()
-            return rows
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [tuple(row) for row in await connection.fetch(statement)]
-        finally:
-            await connection.close()
 
 
 @pytest.fixture(scope="session")

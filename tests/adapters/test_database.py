@@ -820,7 +820,7 @@ async def settings_of(backend: Any, names: list[str]) -> dict[str, str]:
 
 async def test_sqlite_writes_survive_a_power_cut(tmp_path: Path) -> None:
     """WAL with synchronous FULL, and ten seconds of patience with others."""
-    from conftest import Backend
+    from ledger_backend import Backend
 
     seen = await settings_of(
         Backend(f"sqlite:///{tmp_path / 'l.sqlite3'}"), ["journal_mode", "synchronous", "busy_timeout"]
@@ -890,7 +890,7 @@ async def test_a_postgresql_that_ends_connections_is_unavailable_and_then_used_a
 @pytest.mark.parametrize("broken", ["garbage", "table"])
 async def test_a_sqlite_file_that_breaks_in_mid_run_is_unavailable(tmp_path: Path, broken: str) -> None:
     """Overwritten or tampered with: the run stops and says which ledger."""
-    from conftest import Backend
+    from ledger_backend import Backend
 
     path = tmp_path / "ledger.sqlite3"
     backend = Backend(f"sqlite:///{path}")
