@@ -183,6 +183,9 @@ REASONS: Final = frozenset({*FAILED_CHECKS.values(), *(r.reason for r in RULES)}
 """Every reason that an answer can give: a closed set."""
 
 
+_BURST_CODES: Final = frozenset({"Throttling.BurstRate", "limit_burst_rate"})
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One call's answer, as read. ``detail`` says in words what came instead of an answer."""
@@ -199,6 +202,11 @@ class Answer:
     retry_after_s: float | None = None
     late_retry: bool = False
     remembered: bool = False
+
+    @property
+    def is_burst(self) -> bool:
+        """Whether the calls came too suddenly: the account starts slowly again."""
+        return self.kind is Kind.THROTTLED and self.code in _BURST_CODES
 
     @property
     def outcome(self) -> Outcome:

@@ -1,14 +1,16 @@
 """The only loop that pays: reserve -> wait -> send -> read -> settle, and the one retry layer.
 
 All pictures of a process go through one turnstile, first come first served: whoever is in it reserves an
-instant in the ledger, waits for it and sends. Answers are waited for outside, so a slow answer holds up
-nobody. Every call, the first or a retry, goes through a reservation of its own.
+instant in the ledger, waits for it and sends. It holds one picture, or at large allowances a tenth of a
+second's. Answers are waited for outside, so a slow answer holds up nobody. Every call, the first or a retry,
+goes through a reservation of its own.
 """
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -37,6 +39,8 @@ from s2v_tasks.pace import FIRST_PAUSE_US, SECOND_US
 LATE_S: Final = 0.008
 """An instant missed by more is not sent blindly: it would crowd the next one."""
 MAX_LEAD_S: Final = 1.0
+AHEAD_S: Final = 0.1
+"""How far ahead one process reserves: at most this, or one call."""
 FIRST_PAUSE_S: Final = FIRST_PAUSE_US / SECOND_US
 PAUSED_LOOK_S: Final = 1.0
 
@@ -51,9 +55,16 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """The one retry policy. Times in seconds; a late retry waits a random time between its two bounds."""
+    """The one retry policy. Times in seconds; a late retry waits a random time between its two bounds.
+
+    After failures of the service a run repeats up to ``budget`` calls and ``budget_share`` of all answered
+    ones: a service in trouble is not asked ever more. ``max_under_way`` is for the model's own rate, and
+    grows with a larger allowance.
+    """
 
     transient: int = 4
+    budget: int = 100
+    budget_share: float = 0.2
     backoff_s: float = 1.0
     max_backoff_s: float = 30.0
     late: int = 1
@@ -120,7 +131,10 @@ class Engine:
         self._clock = clock
         self._rate_per_s = rate_per_s
         self._retries = retries or Retries()
-        self._turnstile = asyncio.Lock()
+        self._door = asyncio.Lock()
+        self._inside = 0
+        self._left = asyncio.Event()
+        self._repeated = 0
         self._stop = asyncio.Event()
         self._settled = asyncio.Event()
         self._calls: set[asyncio.Task[Answer]] = set()
@@ -198,8 +212,10 @@ class Engine:
             return 0.0  # the shared pause holds it back
         if answer.kind is Kind.TRANSIENT:
             history.transient += 1
-            if history.transient >= self._retries.transient:
+            allowed = self._retries.budget + self._retries.budget_share * self.tally.calls
+            if history.transient >= self._retries.transient or self._repeated >= allowed:
                 return None
+            self._repeated += 1
             ceiling = self._retries.backoff_s * 2.0 ** (history.transient - 1)
             backoff_s = random.uniform(0.5, 1.0) * min(ceiling, self._retries.max_backoff_s)  # noqa: S311  (jitter)
             return max(backoff_s, answer.retry_after_s or 0.0)
@@ -212,13 +228,30 @@ class Engine:
     async def _ask(self, candidate: Candidate) -> Answer | Verdict:
         """One call for one picture, or the verdict that makes it needless or impossible."""
         while True:
-            async with self._turnstile:
-                come = await self._send(candidate)
+            async with self._turnstile() as rate_per_s:
+                come = await self._send(candidate, rate_per_s)
             if isinstance(come, asyncio.Task):
                 return await self._answer(come, candidate.image_key)
             if isinstance(come, Verdict):
                 return come
             await self._wait(self._retries.busy_s)
+
+    @asynccontextmanager
+    async def _turnstile(self) -> AsyncIterator[float]:
+        """One's turn to reserve and send, at the rate it gives."""
+        async with self._door:
+            while self._inside >= max(1, round(AHEAD_S * self._rate_per_s())):
+                self._left.clear()
+                await self._left.wait()
+            await self._hold_back()
+            rate_per_s = await self._allowed()
+            await self._make_room(rate_per_s)
+            self._inside += 1
+        try:
+            yield rate_per_s
+        finally:
+            self._inside -= 1
+            self._left.set()
 
     async def _answer(self, call: asyncio.Task[Answer], image_key: str) -> Answer | Verdict:
         """Wait for an answer; once the run is stopping, for a bounded time.
@@ -236,16 +269,11 @@ class Engine:
         answer = call.result()
         return unasked(image_key, RUN_STOPPED) if answer.kind is Kind.ACCOUNT else answer
 
-    async def _send(self, candidate: Candidate) -> "asyncio.Task[Answer] | Verdict | Busy":
+    async def _send(self, candidate: Candidate, rate_per_s: float) -> "asyncio.Task[Answer] | Verdict | Busy":
         """Inside the turnstile: reserve, wait for the instant, let the call leave."""
         key, host = candidate.image_key, urlsplit(candidate.url).hostname or ""
         try:
             while not self.stopped and not self.budget_spent:
-                await self._hold_back()
-                rate_per_s = await self._allowed()
-                await self._make_room()
-                if self.stopped:
-                    break
                 come = await self._ledger.reserve(self._lease, key, host, rate_per_s)
                 if isinstance(come, Reserved):
                     try:
@@ -289,9 +317,7 @@ class Engine:
         try:
             await self._settle(candidate.image_key, reserved, answer)
             if answer.kind is Kind.THROTTLED:
-                self._paused_until_s = await self._ledger.slow_down(
-                    self._lease, reserved.instant_us, answer.retry_after_s or 0.0
-                )
+                self._paused_until_s = await self._ledger.slow_down(self._lease, reserved.instant_us, answer)
         except RunStopped as error:  # the ledger is out of reach: an answer not kept is an answer lost
             self.stop(error)
             answer = no_answer("the answer could not be written to the ledger", sent=True)
@@ -359,9 +385,10 @@ class Engine:
         if self._failures > 2:
             await self._wait(min(0.5 * 2.0 ** min(self._failures - 3, 10), self._retries.max_backoff_s))
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, rate_per_s: float) -> None:
         """A service that stalls must not pile up calls without bound."""
-        while len(self._calls) >= self._retries.max_under_way and not self.stopped:
+        larger = max(1.0, rate_per_s / self._lease.scope.profile.rate_per_s)
+        while len(self._calls) + self._inside >= self._retries.max_under_way * larger and not self.stopped:
             self._settled.clear()
             await self._wait(self._retries.max_backoff_s, self._settled)
 

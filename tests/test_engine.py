@@ -85,19 +85,53 @@ async def test_calls_leave_evenly_and_never_six_in_a_second(house: House) -> Non
     assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.202, abs=0.001)
 
 
-async def test_an_instant_that_was_missed_is_not_sent_blindly(house: House) -> None:
-    """A process that wakes late takes a new instant, so two calls never crowd one second."""
+@pytest.mark.parametrize("late_s", [0.15, 3600.0])
+async def test_an_instant_that_was_missed_is_not_sent_blindly(house: House, late_s: float) -> None:
+    """A process that wakes late, or was suspended for an hour, takes a new instant: no second is crowded."""
     service = house.scripted(lambda n, url: PASSED)
     engine = house.engine(await house.lease("a"), service)
     slow = house.clock.sleep
 
     async def oversleep(seconds: float) -> None:
-        await slow(seconds + (0.15 if 0.1 < seconds < 0.3 and len(service.sent_s) % 3 == 0 else 0.0))
+        await slow(seconds + (late_s if 0.1 < seconds < 0.3 and len(service.sent_s) % 3 == 0 else 0.0))
 
     house.clock.sleep = oversleep  # type: ignore[method-assign]
     await engine.judge(pictures(20))
     gaps = [b - a for a, b in zip(service.sent_s, service.sent_s[1:], strict=False)]
     assert min(gaps[1:]) >= 0.2
+    assert max(gaps) < late_s + 1.0
+
+
+async def test_a_larger_allowance_is_used_evenly_by_calls_reserved_together(house: House) -> None:
+    """At 30 a second three calls wait for their instants at once; they leave apart all the same."""
+    house.rate_per_s = 30.0
+    service = house.scripted(lambda n, url: PASSED)
+    verdicts = await house.engine(await house.lease("a"), service).judge(pictures(90))
+    assert outcomes(verdicts) == {Outcome.PASSED: 90}
+    seconds = [b - a for a, b in zip(service.sent_s, service.sent_s[31:], strict=False)]
+    assert min(seconds) >= 1.0
+    assert service.sent_s[-1] - service.sent_s[0] >= 89 / 30
+
+
+async def test_a_burst_that_was_refused_is_followed_by_a_slow_start(house: House) -> None:
+    """A second of pause, then a quarter of the rate, ever faster, and all of it again after a minute."""
+    burst = read_answer(WAN22_S2V_DETECT, 429, {}, b'{"code":"Throttling.BurstRate","message":"slow"}')
+    service = house.scripted(lambda n, url: burst if n == 3 else PASSED)
+    await house.engine(await house.lease("a"), service).judge(pictures(200))
+    gaps = [b - a for a, b in zip(service.sent_s[4:], service.sent_s[5:], strict=False)]
+    assert 0.75 < gaps[0] < 0.85
+    assert gaps[10] < gaps[0]
+    assert gaps[-1] == pytest.approx(0.203, abs=0.002)
+
+
+async def test_a_run_repeats_only_so_many_calls_for_a_service_in_trouble(house: House) -> None:
+    """Every second answer fails: 10 and a fifth of the answers are asked again, the rest are errors."""
+    service = house.scripted(lambda n, url: DOWN if n % 2 else PASSED)
+    engine = house.engine(await house.lease("a"), service, Retries(budget=10))
+    verdicts = await engine.judge(pictures(150))
+    told = outcomes(verdicts)
+    assert told[Outcome.PASSED] + told[Outcome.ERROR] == 150
+    assert 150 + 30 <= len(service.sent_s) <= 150 + 10 + len(service.sent_s) // 5
 
 
 async def test_a_throttled_call_pauses_everyone_and_is_asked_again(house: House) -> None:

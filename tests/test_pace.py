@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from s2v_tasks.pace import (
     BASE_MARGIN_PPM,
     CLEAN_US,
-    MAX_LEAD_US,
     MAX_MARGIN_PPM,
     MAX_PAUSE_US,
     SECOND_US,
+    SLOW_START,
+    SLOW_START_US,
     Pace,
-    postpone,
+    give_back,
     reserve,
     throttled,
 )
@@ -23,6 +24,14 @@ from s2v_tasks.pace import (
 RATE = 5.0
 HOUR_US = 3600 * SECOND_US
 START_US = 100 * HOUR_US
+
+
+def postpone(
+    pace: Pace, instant_us: int, after_us: int, now_us: int, lead_us: int, rate_per_s: float
+) -> tuple[int, Pace]:
+    """What the ledger does with a missed instant."""
+    return reserve(give_back(pace, instant_us, after_us), now_us, rate_per_s, lead_us)
+
 
 steps = st.lists(
     st.tuples(
@@ -230,42 +239,51 @@ def test_a_throttle_after_a_clean_minute_pauses_for_a_second_again() -> None:
 
 
 @given(
-    lead_us=st.integers(0, MAX_LEAD_US),
-    paused_us=st.integers(0, MAX_PAUSE_US),
-    back_us=st.integers(0, 2 * START_US),
+    callers=st.integers(0, 8),
+    pause_us=st.one_of(st.none(), st.integers(0, MAX_PAUSE_US)),
+    back_us=st.integers(0, START_US),
 )
-@example(lead_us=MAX_LEAD_US, paused_us=MAX_PAUSE_US, back_us=HOUR_US)
-def test_a_clock_that_jumps_back_stalls_nobody(lead_us: int, paused_us: int, back_us: int) -> None:
-    """A row from the future is from before a restart or a clock set back: an honest wait at most."""
-    pace = Pace(
-        next_us=START_US + lead_us,
-        paused_until_us=START_US + paused_us,
-        throttled_us=START_US,
-        pause_us=SECOND_US,
-        margin_ppm=15_000,
-    )
-    now_us = max(0, START_US - back_us)
+@example(callers=8, pause_us=MAX_PAUSE_US, back_us=HOUR_US)
+@example(callers=1, pause_us=None, back_us=START_US)
+def test_a_clock_that_is_set_back_changes_no_wait(callers: int, pause_us: int | None, back_us: int) -> None:
+    """By a moment, by an hour, or to zero as at a restart: nobody waits longer, and nobody sooner."""
+    pace = Pace()
+    for _ in range(callers):
+        _, pace = reserve(pace, START_US, RATE)
+    if pause_us is not None:
+        pace = throttled(pace, START_US, START_US, pause_us)
+    expected_us, _ = reserve(pace, START_US, RATE)
+    now_us = START_US - back_us if callers or pause_us is not None else START_US
     instant_us, after = reserve(pace, now_us, RATE)
-    # A pause is honest up to its longest; nothing beyond it and the lead is waited for.
-    assert instant_us - now_us <= MAX_LEAD_US + MAX_PAUSE_US + SECOND_US
-    if back_us >= HOUR_US:
-        assert instant_us == now_us
-        assert after.throttled_us == now_us  # so that the margin relaxes again one day
+    assert instant_us - now_us == expected_us - START_US
+    assert after.throttled_us <= now_us  # so that the margin relaxes again one day
 
 
-@pytest.mark.parametrize("now_us", [0, 1, START_US - HOUR_US])
-def test_after_a_restart_the_pace_goes_on_at_once(now_us: int) -> None:
-    """A clock that starts at zero again, as a machine's does."""
-    _, before = reserve(Pace(), START_US, RATE)
-    instant_us, pace = reserve(before, now_us, RATE)
-    assert instant_us == now_us
-    assert reserve(pace, now_us, RATE)[0] == now_us + 202_000
+@given(st.integers(0, 8), st.integers(0, HOUR_US))
+def test_a_clock_that_is_set_forward_lets_no_two_calls_leave_at_once(callers: int, forward_us: int) -> None:
+    """What comes after the jump is as far apart as ever."""
+    pace = Pace()
+    for _ in range(callers):
+        _, pace = reserve(pace, START_US, RATE)
+    first_us, pace = reserve(pace, START_US + forward_us, RATE)
+    second_us, _ = reserve(pace, START_US + forward_us, RATE)
+    assert second_us - first_us == 202_000
+    assert first_us - START_US - forward_us <= callers * 202_000
 
 
-def test_a_full_pause_survives_a_clock_that_is_a_moment_behind() -> None:
-    """A database's clock may be set back by milliseconds: the vendor's minute is still kept."""
-    pace = throttled(Pace(), START_US, START_US, retry_after_us=MAX_PAUSE_US)
-    assert reserve(pace, START_US - 5_000, RATE)[0] == START_US + MAX_PAUSE_US
+def test_after_a_burst_that_was_refused_calls_start_slowly() -> None:
+    """A quarter of the rate after the pause, all of it a minute later; and no slower than that for long."""
+    pace = throttled(Pace(), START_US, START_US, burst=True)
+    began_us, _ = reserve(pace, START_US, RATE)
+    instants = []
+    while not instants or instants[-1] < began_us + 70 * SECOND_US:
+        instant_us, pace = reserve(pace, began_us, RATE)
+        instants.append(instant_us)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(instants)]
+    assert gaps[0] == pytest.approx(SLOW_START * 203_000)
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] == 203_000
+    assert 130 <= sum(instant_us < began_us + SLOW_START_US for instant_us in instants) <= 145
 
 
 def test_slow_rates_with_many_callers_keep_their_distance_through_a_throttle() -> None:
@@ -286,15 +304,16 @@ def test_slow_rates_with_many_callers_keep_their_distance_through_a_throttle() -
     )
 )
 def test_the_row_stays_sane_whatever_the_clock_does(moves: list[tuple[int, str]]) -> None:
-    """Margin within its bounds, no pause over a minute, nobody told to wait longer than lead and pause."""
-    pace, now_us = Pace(), START_US
+    """Margin within its bounds, no pause over a minute, nobody told to wait longer than the calls before."""
+    pace, now_us, calls = Pace(), START_US, 0
     for step_us, what in moves:
         now_us = max(0, now_us + step_us)
         if what == "throttled":
             pace = throttled(pace, now_us, now_us)
         else:
             instant_us, pace = reserve(pace, now_us, RATE)
-            assert now_us <= instant_us <= now_us + MAX_LEAD_US + MAX_PAUSE_US + SECOND_US
+            assert now_us <= instant_us <= now_us + calls * SECOND_US + MAX_PAUSE_US
+            calls += 1
         assert BASE_MARGIN_PPM <= pace.margin_ppm <= MAX_MARGIN_PPM
         assert 0 <= pace.pause_us <= MAX_PAUSE_US
 
@@ -309,4 +328,5 @@ def test_a_rate_turned_up_counts_from_the_next_call_on() -> None:
 
 def test_a_row_without_history_is_the_default() -> None:
     """A fresh account starts at once, with the base margin."""
-    assert reserve(Pace(), START_US, RATE) == (START_US, replace(Pace(), next_us=START_US + 202_000))
+    after = replace(Pace(), next_us=START_US + 202_000, written_us=START_US)
+    assert reserve(Pace(), START_US, RATE) == (START_US, after)

@@ -6,11 +6,12 @@ Here is what differs between the two: drivers, how a writer takes its lock, and 
 import asyncio
 import functools
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from s2v_tasks.adapters.clock import Clock
+from s2v_tasks.adapters.lease import Lease
 from s2v_tasks.adapters.tables import metadata
 from s2v_tasks.errors import LedgerUnavailable, UsageError
 from s2v_tasks.pace import SECOND_US
@@ -37,6 +39,11 @@ SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit
 """
 """As patient as SQLite; and a process stopped in mid-transaction does not hold up everyone for ever."""
 
+AT_MOST: Final = 100
+"""Calls in one transaction."""
+
+A = TypeVar("A")
+B = TypeVar("B")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,6 +69,41 @@ def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[
             raise
 
     return run
+
+
+class Together(Generic[A, B]):
+    """Calls that come while one is under way go together in the next: one transaction for many.
+
+    ``do`` takes the arguments of up to ``AT_MOST`` calls of the same ``lease`` and gives a result for each.
+    """
+
+    def __init__(self, do: Callable[[Lease, list[A]], Awaitable[Sequence[B]]]) -> None:
+        self._do = do
+        self._waiting: list[tuple[Lease, A, asyncio.Future[B]]] = []
+        self._one_at_a_time = asyncio.Lock()
+
+    async def __call__(self, lease: Lease, argument: A) -> B:
+        """Wait for one's turn; whoever has it takes the others along."""
+        result: asyncio.Future[B] = asyncio.get_running_loop().create_future()
+        self._waiting.append((lease, argument, result))
+        async with self._one_at_a_time:
+            if not result.done():  # the lock is first come, first served: ours is the first that waits
+                await self._do_first(lease)
+        return result.result()
+
+    async def _do_first(self, lease: Lease) -> None:
+        same = list(takewhile(lambda call: call[0] == lease, self._waiting[:AT_MOST]))
+        del self._waiting[: len(same)]
+        try:
+            results = await self._do(lease, [argument for _, argument, _ in same])
+            for (_, _, result), come in zip(same, results, strict=True):
+                result.set_result(come)
+        except Exception as error:  # noqa: BLE001  (each caller gets it)
+            for _, _, result in same:
+                result.set_exception(error)
+        finally:  # of what is done already, nothing changes
+            for _, _, result in same:
+                result.cancel()
 
 
 def ledger_url(url: str) -> sa.URL:
@@ -110,6 +152,10 @@ class Database:
         self._offset_s = 0.0
         self._round_trip_s = float("inf")
         self._engine = _engine(self._url)
+        # SQLite's writers wait for each other by looking again and again; those of one process need not.
+        self._one_writer: AbstractAsyncContextManager[None] = (
+            asyncio.Lock() if self._is_sqlite else nullcontext()
+        )
 
     @property
     def _is_sqlite(self) -> bool:
@@ -154,11 +200,14 @@ class Database:
             return round(before * SECOND_US)
         now_us = await db.scalar(sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"))
         after = self._clock.monotonic()
-        # The fastest exchange of late tells best how the two clocks stand; older ones fade.
+        # The fastest exchange of late tells best how the two clocks stand; older ones fade, and one that
+        # this exchange contradicts is from before the database's clock was set.
+        now_s = now_us / SECOND_US
         self._round_trip_s *= 1.02
-        if after - before <= self._round_trip_s:
+        contradicted = not before - now_s <= self._offset_s <= after - now_s
+        if after - before <= self._round_trip_s or contradicted:
             self._round_trip_s = after - before
-            self._offset_s = (before + after) / 2 - now_us / SECOND_US
+            self._offset_s = (before + after) / 2 - now_s
         return int(now_us)
 
     def _at(self) -> int:
@@ -169,7 +218,7 @@ class Database:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._reading(s2v_writes=True) as db, db.begin():
+        async with self._one_writer, self._reading(s2v_writes=True) as db, db.begin():
             yield db
 
     @asynccontextmanager

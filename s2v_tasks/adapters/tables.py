@@ -101,7 +101,7 @@ verdicts = Table(
 """What is remembered about a picture for every later run: judgements and content errors only."""
 
 pace = Table(
-    "pace",
+    "paces",
     metadata,
     Column("account", String, primary_key=True),
     Column("model", String, primary_key=True),
@@ -111,5 +111,7 @@ pace = Table(
     Column("paused_until_us", BigInteger, nullable=False),
     Column("pause_us", BigInteger, nullable=False),
     Column("throttled_us", BigInteger, nullable=False),
+    Column("slow_until_us", BigInteger, nullable=False),
+    Column("written_us", BigInteger, nullable=False),
 )
 """The row that everyone on an account shares; see `s2v_tasks.pace`."""

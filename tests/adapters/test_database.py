@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ NO_HUMAN = Answer(
 )  # fmt: skip
 FREE = Answer(Kind.TRANSIENT, Billing.NOT_BILLED, "service_error", http_status=500)
 LOST = no_answer("no answer (ReadTimeout)", sent=True)
+THROTTLED = Answer(Kind.THROTTLED, Billing.NOT_BILLED, "throttled", http_status=429)
 
 WORKER = """
 import asyncio, json, sys, time
@@ -728,6 +730,81 @@ async def test_an_instant_is_told_on_the_local_clock(ledger: LedgerDatabase) -> 
     assert second.at_s - first.at_s == pytest.approx(0.202, abs=0.1)
 
 
+async def test_many_calls_at_once_go_together_and_keep_every_rule(
+    ledger: LedgerDatabase, backend: Any
+) -> None:
+    """Fifty at once: neither a known one nor the same twice, not one over the cap, all instants apart."""
+    lease = await opened(ledger, cap=31)
+    await asked(ledger, lease, PASSED, "0")
+    keys = [str(n) for n in range(50)] + ["7"]
+    came = await asyncio.gather(*(ledger.reserve(lease, key, HOST, RATE) for key in keys))
+    calls = {key: come for key, come in zip(keys, came, strict=True) if isinstance(come, Reserved)}
+    kinds = Counter(type(come) for come in came)
+    assert kinds == {Reserved: 30, NotReserved: 1, Busy: 1, Spent: 19}
+    assert not any(come.final for come in came if isinstance(come, Spent))
+    instants = sorted(call.instant_us for call in calls.values())
+    assert {later - earlier for earlier, later in itertools.pairwise(instants)} == {202_000}
+    answers = itertools.cycle([PASSED, NO_HUMAN, LOST])
+    settled = {key: next(answers) for key in calls}
+    await asyncio.gather(
+        *(ledger.settle(lease, key, calls[key].attempt_id, answer) for key, answer in settled.items())
+    )
+    for key, answer in settled.items():
+        assert await states(backend, key) == [answer.billing.value]
+    assert await used(backend) == 31 - sum(answer is NO_HUMAN for answer in settled.values())
+    standings = await ledger.standings(lease, list(settled))
+    assert {key for key, standing in standings.items() if standing.verdict} == {
+        key for key, answer in settled.items() if answer is not LOST
+    }
+
+
+async def test_one_second_charge_among_many_answers_spoils_no_other(
+    ledger: LedgerDatabase, backend: Any
+) -> None:
+    """Two answers for one picture come in the same moment as others: one is known, one stays unknown."""
+    lease = await opened(ledger)
+    first = await asked(ledger, lease, LOST, "twice")
+    second = await reserved(ledger, lease, "twice")
+    others = [await reserved(ledger, lease, key) for key in "abc"]
+    await asyncio.gather(
+        *(
+            ledger.settle(lease, key, call.attempt_id, PASSED)
+            for key, call in zip("abc", others, strict=True)
+        ),
+        ledger.settle(lease, "twice", first, PASSED),
+        ledger.settle(lease, "twice", second.attempt_id, PASSED),
+    )
+    assert sorted(await states(backend, "twice")) == ["billed", "unknown"]
+    assert [await states(backend, key) for key in "abc"] == [["billed"]] * 3
+
+
+@pytest.mark.parametrize("jump_s", [-3600, -20, 3600])
+async def test_a_database_whose_clock_is_set_neither_stalls_nor_bursts(
+    new_postgresql: Callable[[], Any], jump_s: int
+) -> None:
+    """The instants go on as before on the local clock: an interval apart, at most a moment away."""
+    backend = await new_postgresql()
+    ((database,),) = await backend.sql("SELECT current_database()")
+    now = "SELECT pg_catalog.clock_timestamp() + ahead FROM set_clock.ahead"
+    for statement in (
+        "CREATE SCHEMA set_clock",
+        "CREATE TABLE set_clock.ahead AS SELECT interval '0 s' AS ahead",
+        f"CREATE FUNCTION set_clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS '{now}'",
+        f"ALTER DATABASE {database} SET search_path = set_clock, pg_catalog, public",
+    ):
+        await backend.sql(statement)
+    async with LedgerDatabase(backend.url, clock := SystemClock()) as ledger:
+        lease = await opened(ledger)
+        before = [await reserved(ledger, lease, f"before-{n}") for n in range(5)]
+        await backend.sql(f"UPDATE set_clock.ahead SET ahead = interval '{jump_s} s'")
+        await ledger.beat(lease)
+        after = [await reserved(ledger, lease, f"after-{n}") for n in range(5)]
+    assert after[-1].at_s - clock.monotonic() < 2.5
+    apart_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(after)]
+    assert min(apart_s) > 0.19
+    assert jump_s > 0 or after[0].at_s - before[-1].at_s > 0.1  # set back: the distance is kept
+
+
 async def test_a_missed_instant_is_moved(ledger: LedgerDatabase, backend: Any) -> None:
     """Same attempt, same money, another instant."""
     lease = await opened(ledger)
@@ -748,7 +825,7 @@ async def test_a_throttle_pauses_every_run_of_the_account_and_no_other_account(
     first, second = await opened(ledger, "first"), await opened(ledger, "second")
     other = await opened(ledger, "third", scope=Scope("dashscope", "other", WAN22_S2V_DETECT))
     call = await reserved(ledger, first, "a")
-    await ledger.slow_down(first, call.instant_us, 3.0)
+    await ledger.slow_down(first, call.instant_us, replace(THROTTLED, retry_after_s=3.0))
     mine, theirs, free = [
         await reserved(ledger, lease, key) for lease, key in ((first, "b"), (second, "c"), (other, "d"))
     ]
@@ -872,7 +949,7 @@ async def test_a_postgresql_that_ends_connections_is_unavailable_and_then_used_a
         lease = await opened(ledger)
         holder = await asyncpg.connect(backend.url)
         await holder.execute("BEGIN")
-        await holder.execute("SELECT * FROM pace FOR UPDATE")
+        await holder.execute("SELECT * FROM paces FOR UPDATE")
         waiting = asyncio.create_task(ledger.reserve(lease, KEY, HOST, RATE))
         await somebody_waits(backend)
         await admin.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -897,7 +974,7 @@ async def test_a_sqlite_file_that_breaks_in_mid_run_is_unavailable(tmp_path: Pat
     async with LedgerDatabase(backend.url, SystemClock()) as ledger:
         lease = await opened(ledger)
         if broken == "table":
-            await backend.sql("DROP TABLE pace")
+            await backend.sql("DROP TABLE paces")
         else:
             await backend.sql("PRAGMA wal_checkpoint(TRUNCATE)")
             with path.open("r+b") as file:

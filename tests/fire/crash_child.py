@@ -29,7 +29,7 @@ from s2v_tasks.runs import Run, open_run
 from s2v_tasks.settings import CurateParameters, Output, Screening, Spending
 from s2v_tasks.shards import through
 
-RATE_PER_S = 500.0
+RATE_PER_S = 50.0
 MAX_SLEEP_S = 0.02
 BEAT_EVERY = 10
 

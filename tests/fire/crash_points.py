@@ -27,8 +27,8 @@ _TRANSACTIONS = (
     ("close_run", r"UPDATE runs SET status"),
     ("reserve", r"INSERT INTO attempts"),
     ("settle", r"UPDATE attempts SET"),
-    ("postpone", r"UPDATE pace SET[\s\S]*SELECT runs.owner|SELECT runs.owner[\s\S]*UPDATE pace SET"),
-    ("slow_down", r"UPDATE pace SET"),
+    ("postpone", r"UPDATE paces SET[\s\S]*SELECT runs.owner|SELECT runs.owner[\s\S]*UPDATE paces SET"),
+    ("slow_down", r"UPDATE paces SET"),
 )
 """The first pattern that a transaction's statements hold names it; one that changes nothing has no name."""
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
