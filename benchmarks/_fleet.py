@@ -104,8 +104,11 @@ def workers(orders: Iterable[Orders]) -> Iterator[list[Worker]]:
 class Service:
     """The receiving end: the emulator, its arrivals with the worker that sent each."""
 
-    def __init__(self, limit: float | None = None, answer_s: float = 0.0) -> None:
-        self._emulator = Emulator(EmulatorOptions(limit=limit, latency_s=answer_s, judge_pictures=False))
+    def __init__(self, limit: float | None = None, answer_s: float = 0.0, jitter_s: float = 0.0) -> None:
+        options = EmulatorOptions(
+            limit=limit, latency_s=answer_s, arrival_jitter_s=jitter_s, judge_pictures=False
+        )
+        self._emulator = Emulator(options)
 
     def __enter__(self) -> Self:
         self._emulator.start()

@@ -122,7 +122,6 @@ def orders_of(row: Row, run: str, service: Service, backends: Backends, images: 
             ledger=ledger,
             limit_name=limit_name,
             images=images,
-            jitter_s=row.jitter_s,
         )
         for number in range(row.processes)
     ]
@@ -191,7 +190,7 @@ def compare(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) 
 def jitter(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -> Figures:
     """A service with a sliding window of 5 that refuses; the first minute is not counted."""
     with (
-        Service(limit=row.rate_per_s) as service,
+        Service(limit=row.rate_per_s, jitter_s=row.jitter_s) as service,
         workers(orders_of(row, run, service, backends)) as fleet,
     ):
         meter = _meter(row, fleet, service, backends)

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import queue
-import random
 import sys
 import threading
 import time
@@ -45,8 +44,8 @@ KEPT: Final = 100_000
 class Orders:
     """What one caller does. ``number`` tells callers apart at the receiving end, ``run`` tells repeats apart.
 
-    ``limit_name`` is a Prefect concurrency limit. ``jitter_s`` delays each call on its way, by 0 to it.
-    At each number of calls in ``report_at`` a line with memory and CPU goes out.
+    ``limit_name`` is a Prefect concurrency limit. At each number of calls in ``report_at`` a line with memory
+    and CPU goes out.
     """
 
     mechanism: str
@@ -57,7 +56,6 @@ class Orders:
     ledger: str = ""
     limit_name: str = ""
     images: int = 0
-    jitter_s: float = 0.0
     report_at: tuple[int, ...] = ()
 
     def urls(self) -> Iterator[str]:
@@ -92,23 +90,6 @@ class Parent:
         self.hear()
 
 
-class OnItsWay(httpx.AsyncBaseTransport):
-    """Delays each request on its way: what a network does between the instant and the arrival."""
-
-    def __init__(self, jitter_s: float) -> None:
-        self._jitter_s = jitter_s
-        self._inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None, keepalive_expiry=30))
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Wait a random time, then send."""
-        await asyncio.sleep(random.uniform(0, self._jitter_s))  # noqa: S311  (not a secret)
-        return await self._inner.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
-
-
 class TimedLedger(LedgerDatabase):
     """The ledger, with the time that each of its transactions takes, waiting for locks included."""
 
@@ -138,10 +119,10 @@ class TimedLedger(LedgerDatabase):
         """As the ledger's."""
         return await self._timed("postpone", super().postpone(*args, **named))
 
-    async def slow_down(self, *args: Any, **named: Any) -> None:
+    async def slow_down(self, *args: Any, **named: Any) -> float:
         """As the ledger's."""
         self.slowed += 1
-        await super().slow_down(*args, **named)
+        return await super().slow_down(*args, **named)
 
     def report(self) -> dict[str, float]:
         """Milliseconds at the median and the 95th percentile, and how many instants were missed."""
@@ -192,8 +173,7 @@ async def _engine(orders: Orders) -> AsyncIterator[tuple[Engine, TimedLedger]]:
         scope = Scope(service_of(orders.base_url), "default", WAN22_S2V_DETECT)
         run_id = f"{orders.run}-{orders.number}"
         lease = await ledger.open_run(run_id, scope, f"run:{run_id}", 10**9, "retry")
-        transport = OnItsWay(orders.jitter_s) if orders.jitter_s else None
-        client = await stack.enter_async_context(DetectClient(access, WAN22_S2V_DETECT, transport))
+        client = await stack.enter_async_context(DetectClient(access, WAN22_S2V_DETECT))
         beat = asyncio.create_task(_beat(ledger, lease))
         stack.callback(beat.cancel)
         await client.warm()

@@ -201,6 +201,7 @@ def emulator(
     ] = None,
     latency_s: Annotated[float, typer.Option(help="Seconds a call takes.")] = 0.0,
     jitter_s: Annotated[float, typer.Option(help="Up to so many seconds more.")] = 0.0,
+    arrival_jitter_s: Annotated[float, typer.Option(help="Calls arrive up to so many seconds late.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Repeats jitter and faults.")] = 0,
     invoice: Annotated[Path | None, typer.Option(help="Append every billed call to this file.")] = None,
     debug: Debug = False,  # noqa: ARG001  (read by main)
@@ -215,6 +216,7 @@ def emulator(
         faults=tuple(fault or ()),
         latency_s=latency_s,
         jitter_s=jitter_s,
+        arrival_jitter_s=arrival_jitter_s,
         seed=seed,
         invoice_path=invoice,
     )

@@ -14,10 +14,11 @@ class EmulatorOptions:
     """How the emulator behaves.
 
     ``port`` 0 takes a free one. ``window`` is one of `windows.WINDOW_NAMES`, ``limit`` in calls per second,
-    None for no limit. ``api_key`` None accepts any key that is not empty. Every judged call takes
-    ``latency_s`` plus up to ``jitter_s`` seconds. ``faults`` are records or their text. ``seed`` repeats
-    jitter and faults. ``invoice_path`` gets the invoice as JSON lines. With ``judge_pictures`` False
-    pictures are not fetched, only their names are looked at; else a fetch may take ``fetch_timeout_s``.
+    None for no limit. ``api_key`` None accepts any key that is not empty. A call arrives up to
+    ``arrival_jitter_s`` late, as on a network, and its judgement takes ``latency_s`` plus up to ``jitter_s``
+    seconds. ``faults`` are records or their text. ``seed`` repeats jitter and faults. ``invoice_path`` gets
+    the invoice as JSON lines. With ``judge_pictures`` False pictures are not fetched, only their names are
+    looked at; else a fetch may take ``fetch_timeout_s``.
 
     Raises:
         UsageError: a value that can't be.
@@ -30,6 +31,7 @@ class EmulatorOptions:
     api_key: str | None = None
     latency_s: float = 0.0
     jitter_s: float = 0.0
+    arrival_jitter_s: float = 0.0
     faults: tuple[Fault | str, ...] = ()
     seed: int = 0
     invoice_path: Path | None = None
@@ -41,8 +43,8 @@ class EmulatorOptions:
         parse_faults(self.faults)
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"a port is a number from 0 to 65535, not {self.port}")
-        if not (self.latency_s >= 0 and self.jitter_s >= 0 and self.fetch_timeout_s > 0):
-            raise UsageError("latency_s and jitter_s are not below 0, fetch_timeout_s is above 0 (seconds)")
+        if min(self.latency_s, self.jitter_s, self.arrival_jitter_s) < 0 or self.fetch_timeout_s <= 0:
+            raise UsageError("latency and jitter are not below 0, fetch_timeout_s is above 0 (seconds)")
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back."""

@@ -99,6 +99,8 @@ class Service:
             body = await request.body()
         except ClientDisconnect:
             return Response()  # the caller left before the call had arrived; nobody reads this
+        if self._options.arrival_jitter_s:
+            await asyncio.sleep(self._jitter.uniform(0, self._options.arrival_jitter_s))
         # Nothing is awaited between the clock and the window, so calls are decided in order of arrival.
         arrived_s = self._clock()
         asked = read_request(request.headers, body, self._options.api_key)

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import random
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -282,3 +284,20 @@ def test_latency_delays_the_answer_of_a_judged_call(
     options = EmulatorOptions(judge_pictures=False, latency_s=0.2, jitter_s=0.05)
     answer = Caller(s2v_emulator_factory(options), http_client).ask("http://h/a.jpg")
     assert timedelta(seconds=0.2) <= answer.elapsed < timedelta(seconds=2)
+
+
+def test_arrival_jitter_delays_a_call_before_the_window_sees_it(
+    s2v_emulator_factory: EmulatorFactory, http_client: httpx.Client
+) -> None:
+    """A call made now is counted up to so many seconds later, by a time that the seed repeats."""
+    options = EmulatorOptions(judge_pictures=False, limit=None, arrival_jitter_s=0.2, seed=3)
+    caller = Caller(s2v_emulator_factory(options), http_client)
+    asked_s = []
+    for _ in range(5):
+        asked_s.append(time.monotonic())
+        caller.ask("http://h/a.jpg")
+    arrived_s = [call["at_s"] for call in caller.emulator.calls()["arrivals"]]
+    late_s = [arrived - asked for arrived, asked in zip(arrived_s, asked_s, strict=True)]
+    jitter = random.Random(3)
+    for late in late_s:
+        assert late >= jitter.uniform(0, 0.2)
