@@ -69,6 +69,7 @@ class Service:
         self._window = make_window(options.window, options.limit)
         self._faults = FaultPlan(parse_faults(options.faults), options.seed)
         self._jitter = random.Random(options.seed)  # noqa: S311 - repeatable latency, nothing secret
+        self._lateness = random.Random(options.seed)  # noqa: S311 - the same
         self._invoice = Invoice(options.invoice_path)
         self._calls = Calls()
         self._samples = SampleServer()
@@ -100,7 +101,7 @@ class Service:
         except ClientDisconnect:
             return Response()  # the caller left before the call had arrived; nobody reads this
         if self._options.arrival_jitter_s:
-            await asyncio.sleep(self._jitter.uniform(0, self._options.arrival_jitter_s))
+            await asyncio.sleep(self._lateness.uniform(0, self._options.arrival_jitter_s))
         # Nothing is awaited between the clock and the window, so calls are decided in order of arrival.
         arrived_s = self._clock()
         asked = read_request(request.headers, body, self._options.api_key)

@@ -298,6 +298,6 @@ def test_arrival_jitter_delays_a_call_before_the_window_sees_it(
         caller.ask("http://h/a.jpg")
     arrived_s = [call["at_s"] for call in caller.emulator.calls()["arrivals"]]
     late_s = [arrived - asked for arrived, asked in zip(arrived_s, asked_s, strict=True)]
-    jitter = random.Random(3)
+    jitter = random.Random(3)  # noqa: S311
     for late in late_s:
         assert late >= jitter.uniform(0, 0.2)
