@@ -4,18 +4,12 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from pydantic import Field
 
 from s2v_tasks import tasks
-from s2v_tasks.adapters.allowance import Allowance
-from s2v_tasks.adapters.artifacts import reporting
-from s2v_tasks.blocks import stored_access
+from s2v_tasks.curation import open_curation
 from s2v_tasks.errors import S2VError
 from s2v_tasks.finish import ended, failed
-from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.plan import plan
-from s2v_tasks.runs import open_run
 from s2v_tasks.settings import CurateParameters, Output, Screening, Source, Spending, Thresholds
 from s2v_tasks.shards import through
 
@@ -56,12 +50,7 @@ async def curate(
         output=output,
     )
     try:
-        access = await stored_access(spending.credentials)
-        async with (
-            Allowance(WAN22_S2V_DETECT) as allowance,
-            open_run(plan(parameters, access), run_id or str(flow_run.id), allowance) as run,
-            reporting(run),
-        ):
+        async with open_curation(parameters, run_id) as run:
             await through(run, tasks.screen if screening.enabled else None, tasks.detect)
             run.check_lease()
             await tasks.verdicts()

@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from s2v_tasks.errors import InputError
+from s2v_tasks.models import Candidate
 
 MAX_URL_CHARACTERS: Final = 2048
 REFUSALS: Final = frozenset(
@@ -211,6 +212,11 @@ def fresh(identified: pl.LazyFrame) -> pl.LazyFrame:
     """Return the pictures to look at, each once, in order: columns ``image_key``, ``url``, ``row``."""
     wanted = pl.col("reason").is_null() & pl.col("duplicate_of").is_null()
     return identified.filter(wanted).select("image_key", "url", "row")
+
+
+def records(pictures: pl.DataFrame) -> list[Candidate]:
+    """The same as records, a ``Candidate`` each; columns ``image_key`` and ``url``."""
+    return [Candidate(key, url) for key, url in pictures.select("image_key", "url").iter_rows()]
 
 
 def check_columns(

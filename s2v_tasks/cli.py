@@ -7,6 +7,7 @@ spent before all was judged, 3 gate closed, 0 published.
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -32,6 +33,16 @@ app.add_typer(ledger_command.app, name="ledger")
 
 _TYPER_INTERRUPTED = 130  # what Typer gives for a Ctrl-C
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
+Candidates = Annotated[str, typer.Argument(help="parquet, csv or ndjson; a path or a glob")]
+UrlColumn = Annotated[str, typer.Option(help="Column with the image URLs.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N input rows.")]
+OnUnknownAnswer = Annotated[
+    str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
+]
+NoScreen = Annotated[bool, typer.Option("--no-screen", help="Judge every picture unseen.")]
+AllowPrivateHosts = Annotated[
+    bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
+]
 MinPassRate = Annotated[float | None, typer.Option(help="Lowest passed / attempted. [default: 0.5]")]
 MaxCost = Annotated[
     float | None, typer.Option(help="Highest cost of the data set over all runs, USD. [default: no limit]")
@@ -86,11 +97,11 @@ def demo(
 
 @app.command()
 def curate(
-    candidates: Annotated[str, typer.Argument(help="parquet, csv or ndjson; a path or a glob")],
+    candidates: Candidates,
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")],
     budget_usd: Annotated[float, typer.Option(help="What this run may spend at most, USD.")],
-    url_column: Annotated[str, typer.Option(help="Column with the image URLs.")] = "image_url",
-    limit: Annotated[int | None, typer.Option(help="Only the first N input rows.")] = None,
+    url_column: UrlColumn = "image_url",
+    limit: Limit = None,
     segment_column: Annotated[
         str | None, typer.Option(help="Every value of this column must pass the gate on its own too.")
     ] = None,
@@ -107,16 +118,15 @@ def curate(
     ] = None,
     account: Annotated[str, typer.Option(help="Runs of one account share its rate.")] = "default",
     budget_name: Annotated[str | None, typer.Option(help="Runs with this name share one cap.")] = None,
-    on_unknown: Annotated[
-        str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
-    ] = "retry",
-    no_screen: Annotated[bool, typer.Option("--no-screen", help="Judge every picture unseen.")] = False,
-    allow_private_hosts: Annotated[
-        bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
-    ] = False,
+    on_unknown: OnUnknownAnswer = "retry",
+    no_screen: NoScreen = False,
+    allow_private_hosts: AllowPrivateHosts = False,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
     ] = False,
+    approve_above_usd: Annotated[
+        float | None, typer.Option(help="Ask before a run whose estimate is over this, USD. [default: never]")
+    ] = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the run to begin or to continue.")] = None,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Begin anew, even if an unfinished run could be continued.")
@@ -143,10 +153,59 @@ def curate(
         source={"url_column": url_column, "limit": limit, "segment_column": segment_column},
         screening={"enabled": not no_screen, "allow_private_hosts": allow_private_hosts},
         thresholds=thresholds,
-        spending={"account": account, "budget_name": budget_name, "on_unknown": on_unknown},
+        spending={
+            "account": account,
+            "budget_name": budget_name,
+            "on_unknown": on_unknown,
+            "approve_above_usd": approve_above_usd,
+        },
         output={"keep_duplicates": keep_duplicates},
     )
     raise typer.Exit(_curate(parameters, run_id, new_run=new_run, debug=debug))
+
+
+@app.command()
+def estimate(
+    candidates: Candidates,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="What a run would spend at most, USD. [default: no limit]")
+    ] = None,
+    url_column: UrlColumn = "image_url",
+    limit: Limit = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            help="What is known already: sqlite:///PATH or postgresql://... [default: S2V_LEDGER_URL]"
+        ),
+    ] = None,
+    on_unknown: OnUnknownAnswer = "retry",
+    sample: Annotated[int, typer.Option(help="Pictures to look at, at random.")] = 200,
+    no_screen: NoScreen = False,
+    allow_private_hosts: AllowPrivateHosts = False,
+    debug: Debug = False,  # noqa: ARG001  (read by main)
+) -> None:
+    """Tell what a curation run would cost, without any call that is paid for: no key is needed."""
+    from rich.console import Console
+
+    from s2v_tasks.estimate import NOTE
+    from s2v_tasks.plan import question
+    from s2v_tasks.settings import EstimateParameters
+    from s2v_tasks.survey import survey
+    from s2v_tasks.terminal import estimated
+
+    if ledger is not None:
+        os.environ["S2V_LEDGER_URL"] = ledger
+    groups = {
+        "source": {"url_column": url_column, "limit": limit},
+        "screening": {"enabled": not no_screen, "allow_private_hosts": allow_private_hosts, "sample": sample},
+        "spending": {"on_unknown": on_unknown},
+    }
+    values = {"candidates": candidates, "budget_usd": budget_usd, **groups}
+    asked = question(_checked(EstimateParameters, values))
+    found, _ = asyncio.run(survey(asked, asked.scope.profile.rate_per_s))
+    console = Console(highlight=False)
+    console.print(estimated(found))
+    console.print(NOTE, style="dim")
 
 
 @app.command()
@@ -261,9 +320,10 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     run_dir = RunFolder(planned.out, run_id).path
     console = Console(stderr=True)
     _prepare_prefect(debug=debug)
+    from s2v_tasks.approval import ASK
     from s2v_tasks.flows.curate import curate as curate_flow
     from s2v_tasks.runs import WATCHER
-    from s2v_tasks.terminal import LiveBar
+    from s2v_tasks.terminal import LiveBar, ask
 
     bar = LiveBar(console)
 
@@ -281,6 +341,7 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
         bar.follow(run)
 
     WATCHER.set(opened)
+    ASK.set(partial(ask, bar))
     arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
     with bar.shown():
         state = asyncio.run(curate_flow(**arguments, run_id=run_id, return_state=True))

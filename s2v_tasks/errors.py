@@ -11,6 +11,7 @@ A "no" (a picture that fails, a closed gate inside a report) is a value; an obst
     │   ├── LeaseLost            1    yes  another process took this run over
     │   ├── LedgerUnavailable    1    yes  the ledger can't be read or written
     │   └── Interrupted          1    yes  a signal or a cancel
+    ├── NotApproved              1    no   too dear without a person's yes: nothing was asked
     ├── GateClosed               3    no   the data set is not good enough, or too dear
     ├── BudgetSpent              4    no   not all was judged; more needs a new budget
     ├── SuiteError               1    no   a suite is broken, so nothing may pass it
@@ -73,6 +74,10 @@ class LedgerUnavailable(RunStopped):
 
 class Interrupted(RunStopped):
     """A signal or a cancel asked the run to stop."""
+
+
+class NotApproved(S2VError):
+    """The run would cost more than may be spent without a person's yes, and there was none."""
 
 
 class GateClosed(S2VError):

@@ -1,7 +1,8 @@
 """What a run would do, checked against the world before anything is written or asked."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,21 +13,34 @@ from s2v_tasks.adapters.connection import absolute
 from s2v_tasks.adapters.dashscope import Access, service_of
 from s2v_tasks.adapters.folder import identity, masked
 from s2v_tasks.errors import UsageError
-from s2v_tasks.ledger import images_bought
+from s2v_tasks.ledger import Scope, images_bought
 from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.settings import CurateParameters, DashScope, Environment
+from s2v_tasks.settings import CurateParameters, DashScope, Environment, EstimateParameters, Service
 from s2v_tasks.verdicts import SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Question:
+    """What an estimate is of. ``ledger_url`` None: no ledger, so nothing is known."""
+
+    parameters: EstimateParameters
+    files: list[Path]
+    service: str
+    ledger_url: str | None = field(repr=False)  # it may hold a password
+
+    @property
+    def scope(self) -> Scope:
+        """Whose pictures and whose pace."""
+        return Scope(self.service, self.parameters.spending.account, WAN22_S2V_DETECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Question):
     """A run that could be opened: parameters checked against the world, nothing written, nobody asked."""
 
     parameters: CurateParameters
+    ledger_url: str = field(repr=False)
     access: Access
-    service: str
-    ledger_url: str
-    files: list[Path]
     identity: str
 
     @property
@@ -51,11 +65,7 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
     access = access or environment_access()
     _check_key(access.api_key.get_secret_value())
     check_out(Path(parameters.out))
-    files = storage.find(parameters.candidates)
-    source = parameters.source
-    with storage.reading(parameters.candidates):
-        schema = storage.scan(files).collect_schema()
-    stage1.check_columns(schema, source.url_column, SCHEMA, source.segment_column)
+    files = _readable(parameters, SCHEMA)
     if not images_bought(parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd):
         raise UsageError(
             f"a budget of USD {parameters.budget_usd} buys no picture at"
@@ -68,7 +78,31 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
     placed = {name: str(Path(getattr(parameters, name)).absolute()) for name in ("candidates", "out")}
     spelt = parameters.model_copy(update=placed)
     run_identity = identity(spelt, service, masked(ledger_url), storage.fingerprint(files))
-    return Plan(parameters, access, service, ledger_url, files, run_identity)
+    return Plan(parameters, files, service, ledger_url, access, run_identity)
+
+
+def question(parameters: EstimateParameters) -> Question:
+    """What to ask for an estimate alone: no key and no output folder is needed.
+
+    Raises:
+        UsageError: Something is missing or wrong; the message says what to do.
+    """
+    try:
+        base_url = str(Service().http_base_url)
+    except ValidationError:
+        raise UsageError(_NO_BASE_URL) from None
+    files = _readable(parameters)
+    url = parameters.spending.ledger or Environment().ledger_url
+    return Question(parameters, files, service_of(base_url), absolute(url) if url else None)
+
+
+def _readable(parameters: EstimateParameters, added: Collection[str] = ()) -> list[Path]:
+    """The files of the candidates, in which the wanted columns are, and none that will be ``added``."""
+    files, source = storage.find(parameters.candidates), parameters.source
+    with storage.reading(parameters.candidates):
+        schema = storage.scan(files).collect_schema()
+    stage1.check_columns(schema, source.url_column, added, source.segment_column)
+    return files
 
 
 def environment_access() -> Access:
@@ -85,8 +119,11 @@ def environment_access() -> Access:
             raise UsageError(
                 "no API key: set DASHSCOPE_API_KEY (or try `s2v demo`, which needs none)"
             ) from None
-        raise UsageError("DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1") from None
+        raise UsageError(_NO_BASE_URL) from None
     return access
+
+
+_NO_BASE_URL = "DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1"
 
 
 def _check_key(api_key: str) -> None:

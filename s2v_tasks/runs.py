@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,10 +43,10 @@ from s2v_tasks.errors import (
     S2VError,
     UsageError,
 )
-from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, Scope, images_bought, usd
-from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened, Verdict
+from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought, usd
+from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened
 from s2v_tasks.plan import Plan
-from s2v_tasks.settings import CurateParameters
+from s2v_tasks.settings import CurateParameters, Screening
 
 CHUNK_ROWS: Final = 1_000
 """Pictures looked up in the ledger at once."""
@@ -61,7 +61,10 @@ class Rate(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """Everything that the tasks of one run share. ``screened`` and ``judged`` grow as shards come back."""
+    """Everything that the tasks of one run share. ``screened`` and ``judged`` grow as shards come back.
+
+    ``seen``: pictures that were looked at already, for the estimate.
+    """
 
     parameters: CurateParameters
     profile: Profile
@@ -74,6 +77,7 @@ class Run:
     clock: Clock
     allowance: Rate
     identified: pl.DataFrame
+    seen: dict[str, Screened]
     screened: list[pl.DataFrame] = field(default_factory=list)
     judged: list[pl.DataFrame] = field(default_factory=list)
     charged: list[pl.DataFrame] = field(default_factory=list)
@@ -104,36 +108,46 @@ class Run:
         if isinstance(self.stopped, LeaseLost):
             raise self.stopped
 
-    def keep_screened(self, shard: list[Screened]) -> None:
-        """Add what the screen told about a shard."""
-        self.screened.append(stage5.screened_frame(shard))
-        self.screened_out.update(s.reason for s in shard if s.reason is not None)
-        self.kept += sum(s.reason is None for s in shard)
+    async def look(self, pictures: Sequence[Candidate]) -> list[Screened]:
+        """What the free screen tells of each picture; none is looked at twice."""
+        unseen = await self.fetcher.screen([p for p in pictures if p.image_key not in self.seen])
+        found = {screened.image_key: screened for screened in unseen}
+        return [found.get(p.image_key) or self.seen[p.image_key] for p in pictures]
 
-    def keep_judged(self, shard: list[Verdict]) -> None:
-        """Add what the paid stage told about a shard."""
-        self.judged.append(stage5.judged_frame(shard))
+    def keep_screened(self, shard: pl.DataFrame) -> None:
+        """Add what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""
+        reasons = shard["screen_reason"]
+        self.screened.append(shard)
+        self.screened_out.update(reasons.drop_nulls())
+        self.kept += reasons.null_count()
 
-    async def shards(self) -> AsyncIterator[list[Candidate]]:
-        """The unique pictures that need a look, in shards; what the ledger knows is kept on the way."""
+    def keep_judged(self, shard: pl.DataFrame) -> None:
+        """Add what the paid stage told about a shard: a frame of `s2v_tasks.verdicts.JUDGED_SCHEMA`."""
+        self.judged.append(shard)
+
+    async def shards(self) -> AsyncIterator[pl.DataFrame]:
+        """The unique pictures that need a look, in shards; what the ledger knows is kept on the way.
+
+        A shard has the columns ``image_key`` and ``url``.
+        """
         if self.is_published:
             return
-        shard: list[Candidate] = []
         size = self.parameters.output.shard_size
+        left = pl.DataFrame(schema={"image_key": pl.String, "url": pl.String})
         fresh = stage1.fresh(self.identified.lazy()).collect()
         for chunk in fresh.iter_slices(CHUNK_ROWS):
             told = await self.engine.known(chunk["image_key"].to_list())
             known = {key: verdict for key, verdict in told.items() if verdict.outcome is not Outcome.UNSPENT}
-            self.keep_judged(list(known.values()))
+            self.keep_judged(stage5.judged_frame(known.values()))
             self.charged.append(stage5.judged_frame(v for v in told.values() if v.image_key not in known))
-            for key, url in chunk.select("image_key", "url").iter_rows():
-                if key not in known:
-                    shard.append(Candidate(key, url))
-                if len(shard) == size:
-                    yield shard
-                    shard = []
-        if shard:
-            yield shard
+            keys = pl.DataFrame({"image_key": list(known)}, schema={"image_key": pl.String})
+            unknown = chunk.join(keys, on="image_key", how="anti", maintain_order="left")
+            left = pl.concat([left, unknown.select("image_key", "url")])
+            while left.height >= size:
+                yield left.head(size)
+                left = left.slice(size)
+        if not left.is_empty():
+            yield left
 
     def collect(self) -> dict[str, int]:
         """Write ``verdicts.parquet``, one row for every input row, and count the outcomes.
@@ -171,11 +185,16 @@ WATCHER: ContextVar[Callable[[Run], None] | None] = ContextVar("s2v_watcher", de
 """Told of a run when it opens: how a terminal comes to show its progress."""
 
 
+def fetcher_of(screening: Screening) -> ImageFetcher:
+    """What looks at pictures, as a form's group says."""
+    return ImageFetcher(FetchOptions(allow_private_hosts=screening.allow_private_hosts), WAN22_S2V_DETECT)
+
+
 @asynccontextmanager
 async def open_run(
-    planned: Plan, run_id: str, allowance: Rate, clock: Clock | None = None
+    planned: Plan, run_id: str, allowance: Rate, clock: Clock | None = None, seen: Iterable[Screened] = ()
 ) -> AsyncIterator[Run]:
-    """Open a run, new or left behind, and make it the current one.
+    """Open a run, new or left behind, and make it the current one. ``seen`` need not be looked at again.
 
     Raises:
         UsageError: The input can't be used, or the run is finished, different or in other hands.
@@ -189,9 +208,7 @@ async def open_run(
             ledger = await stack.enter_async_context(LedgerDatabase(planned.ledger_url, clock))
         lease = await _lease(planned, run_id, ledger)  # if another process holds the run, its files stay
         client = await stack.enter_async_context(DetectClient(planned.access, WAN22_S2V_DETECT))
-        screening = planned.parameters.screening
-        options = FetchOptions(allow_private_hosts=screening.allow_private_hosts)
-        fetcher = await stack.enter_async_context(ImageFetcher(options, WAN22_S2V_DETECT))
+        fetcher = await stack.enter_async_context(fetcher_of(planned.parameters.screening))
         engine = Engine(ledger, lease, client, clock, lambda: allowance.rate_per_s)
         run = Run(
             planned.parameters,
@@ -205,6 +222,7 @@ async def open_run(
             clock,
             allowance,
             identified,
+            {screened.image_key: screened for screened in seen},
         )
         folder.write(run.manifest)
         await stack.enter_async_context(_beating(ledger, lease, engine))
@@ -273,10 +291,9 @@ def _snapshot(planned: Plan, folder: RunFolder) -> pl.DataFrame:
 
 async def _lease(planned: Plan, run_id: str, ledger: LedgerDatabase) -> Lease:
     spending = planned.parameters.spending
-    scope = Scope(planned.service, spending.account, WAN22_S2V_DETECT)
     cap = images_bought(planned.parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd)
     budget = f"name:{spending.budget_name}" if spending.budget_name else f"run:{run_id}"
-    return await ledger.open_run(run_id, scope, budget, cap, spending.on_unknown)
+    return await ledger.open_run(run_id, planned.scope, budget, cap, spending.on_unknown)
 
 
 @asynccontextmanager

@@ -18,6 +18,24 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+# Titles of a flow's own parameters go this way: Prefect puts the bare name over any other.
+Candidates = Annotated[
+    str,
+    Field(
+        min_length=1,
+        examples=["/data/portraits.parquet", "/data/parts/*.parquet"],
+        json_schema_extra={"title": "Candidates"},
+    ),
+]
+Out = Annotated[
+    str, Field(min_length=1, examples=["/data/curated"], json_schema_extra={"title": "Output folder"})
+]
+Budget = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=False, examples=[5.0], json_schema_extra={"title": "Budget, USD"}),
+]
+
+
 class Frozen(BaseModel):
     """A group of parameters at a door: unknown names and bad values are refused."""
 
@@ -73,6 +91,13 @@ class Screening(Frozen):
         title="Allow private hosts",
         description="for intranet and tests; link-local and metadata addresses stay refused",
     )
+    sample: int = Field(
+        200,
+        title="Pictures looked at for the estimate",
+        ge=0,
+        le=10_000,
+        description="before the run, at random; with 0 the estimate can't tell what the screen will save",
+    )
 
 
 class Spending(Frozen):
@@ -107,6 +132,18 @@ class Spending(Frozen):
         title="When an answer is lost",
         description="ask once more, or count it as paid and never ask again",
     )
+    approve_above_usd: Usd | None = Field(
+        None,
+        title="Ask a person above, USD",
+        description="if the estimate's upper end is over it, the run pauses for a yes; if empty, never",
+    )
+    approve_within_h: float = Field(
+        24.0,
+        title="Hours to wait for a yes",
+        gt=0,
+        le=720,
+        description="then the run ends; nothing is asked or paid meanwhile",
+    )
 
 
 class Output(Frozen):
@@ -120,16 +157,22 @@ class Output(Frozen):
     shard_size: int = Field(100, title="Pictures per task", ge=1, le=10_000)
 
 
-class CurateParameters(Frozen):
-    """Everything that decides what a curation run does; no secret among it."""
+class EstimateParameters(Frozen):
+    """Everything that decides what an estimate says. ``budget_usd`` None: no limit."""
 
-    candidates: str
-    out: str
-    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    candidates: Candidates
+    budget_usd: Budget | None = None
     source: Source = Source()
     screening: Screening = Screening()
-    thresholds: Thresholds = Thresholds()
     spending: Spending = Spending()
+
+
+class CurateParameters(EstimateParameters):
+    """Everything that decides what a curation run does; no secret among it."""
+
+    out: Out
+    budget_usd: Budget
+    thresholds: Thresholds = Thresholds()
     output: Output = Output()
 
 
@@ -141,11 +184,16 @@ class Environment(BaseSettings):
     ledger_url: str | None = None
 
 
-class DashScope(BaseSettings):
-    """The vendor's account, from the variables its own SDK reads."""
+class Service(BaseSettings):
+    """Where the vendor's service is, from the variable its own SDK reads."""
 
     model_config = SettingsConfigDict(env_prefix="DASHSCOPE_", frozen=True)
 
-    api_key: SecretStr
     http_base_url: HttpUrl = HttpUrl(DASHSCOPE_BASE_URL)
+
+
+class DashScope(Service):
+    """The vendor's account, from the variables its own SDK reads."""
+
+    api_key: SecretStr
     workspace: str | None = None

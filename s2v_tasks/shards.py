@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import httpx
+import polars as pl
 from prefect import Task
 
 from s2v_tasks.errors import RunStopped
-from s2v_tasks.models import Candidate, Screened, Verdict
 from s2v_tasks.runs import Run
+from s2v_tasks.verdicts import kept, screened_frame
 
 _log = logging.getLogger(__name__)
 IN_HOUSE: Final = 10
@@ -20,27 +21,27 @@ DETECTING: Final = 6
 """More than one, so that the slow tail of a shard (a late retry waits a minute) does not idle the pace."""
 
 T = TypeVar("T")
-Screen = Callable[[list[Candidate]], Awaitable[list[Screened]]]
-Detect = Callable[[list[Candidate]], Awaitable[list[Verdict]]]
+Stage = Callable[[pl.DataFrame], Awaitable[pl.DataFrame]]
+"""What works on the pictures of a shard: `s2v_tasks.tasks.screen`, `.detect`, or one that does the same."""
 
 
-async def through(run: Run, screen: Screen | None, detect: Detect) -> None:
+async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
     """Lead every shard of a run through both stages; the first paid call leaves when the first is screened.
 
     A stopped run starts no further shard. ``screen`` None: every picture is judged unseen.
     """
     room, screening, detecting = (asyncio.Semaphore(n) for n in (IN_HOUSE, SCREENING, DETECTING))
 
-    async def lead(shard: list[Candidate]) -> None:
+    async def lead(shard: pl.DataFrame) -> None:
         try:
             if screen is not None:
                 async with screening:
-                    screened = [] if _over(run) else await _unless_stopped(run, _shown(screen, shard)) or []
+                    seen = None if _over(run) else await _unless_stopped(run, _shown(screen, shard))
+                screened = screened_frame([]) if seen is None else seen
                 run.keep_screened(screened)
-                kept = {s.image_key for s in screened if s.reason is None}
-                shard = [candidate for candidate in shard if candidate.image_key in kept]
+                shard = kept(shard, screened)
             async with detecting:
-                if shard and not _over(run):
+                if not shard.is_empty() and not _over(run):
                     run.keep_judged(await _shown(detect, shard))
         finally:
             room.release()
@@ -67,7 +68,7 @@ def _over(run: Run) -> bool:
     return run.stopped is not None or run.engine.budget_spent
 
 
-async def _shown(work: Callable[[list[Candidate]], Awaitable[T]], shard: list[Candidate]) -> T:
+async def _shown(work: Stage, shard: pl.DataFrame) -> pl.DataFrame:
     """Work on a shard as a task on Prefect's page; or, while its server is away, unseen."""
     try:
         return await work(shard)
@@ -75,7 +76,7 @@ async def _shown(work: Callable[[list[Candidate]], Awaitable[T]], shard: list[Ca
         if not isinstance(work, Task):
             raise
         _log.warning("Prefect's server does not answer (%s); the job goes on", type(error).__name__)
-        unseen: Awaitable[T] = work.fn(shard)
+        unseen: Awaitable[pl.DataFrame] = work.fn(shard)
         return await unseen
 
 

@@ -1,4 +1,7 @@
-"""The Prefect tasks: thin. Each works for the current run (`s2v_tasks.runs.CURRENT`) or on a run's folder.
+"""The Prefect tasks: thin; frames or a run's folder in, frames, counts or a report out.
+
+`screen`, `gate` and `publish` work in any flow. `detect` and `verdicts` work for the run that
+`s2v_tasks.curation.open_curation` has opened: it holds the ledger, the budget, the pace and the folder.
 
 No task retries and none is cached: the engine is the one retry layer, and the ledger is what remembers.
 """
@@ -16,38 +19,68 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from s2v_tasks import candidates as stage1
 from s2v_tasks import gate as stage6
 from s2v_tasks import publish as stage7
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import gx, storage
 from s2v_tasks.adapters.folder import RunFolder
-from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, GateReport, Screened, Verdict
-from s2v_tasks.runs import CURRENT
-from s2v_tasks.settings import Thresholds
+from s2v_tasks.errors import UsageError
+from s2v_tasks.models import WAN22_S2V_DETECT, GateReport
+from s2v_tasks.runs import CURRENT, Run, fetcher_of
+from s2v_tasks.settings import Screening, Thresholds
 
 _QUIET: Final[dict[str, Any]] = {"cache_policy": NO_CACHE, "persist_result": False, "retries": 0}
 
 
 @task(**_QUIET)
-async def screen(shard: list[Candidate]) -> list[Screened]:
-    """Look at the first bytes of a shard of pictures, for free."""
-    screened = await CURRENT.get().fetcher.screen(shard)
-    get_run_logger().info("%d pictures: %s", len(shard), _counted(s.reason or "kept" for s in screened))
-    return screened
+async def screen(pictures: pl.DataFrame, screening: Screening | None = None) -> pl.DataFrame:
+    """Look at the first bytes of pictures, for free.
+
+    Args:
+        pictures: Columns ``image_key`` and ``url``, as `s2v_tasks.candidates.fresh` makes them of any rows.
+        screening: How to look; if None as the open run says, else by default.
+
+    Returns:
+        A row for each picture, `s2v_tasks.verdicts.SCREENED_SCHEMA`: ``screen_reason`` null means keep.
+    """
+    run = CURRENT.get(None)
+    candidates = stage1.records(pictures)
+    if run is not None and screening is None:
+        screened = await run.look(candidates)
+    else:
+        async with fetcher_of(screening or Screening()) as fetcher:
+            screened = await fetcher.screen(candidates)
+    get_run_logger().info("%d pictures: %s", len(screened), _counted(s.reason or "kept" for s in screened))
+    return stage5.screened_frame(screened)
 
 
 @task(tags=[WAN22_S2V_DETECT.model], **_QUIET)
-async def detect(shard: list[Candidate]) -> list[Verdict]:
-    """Have a shard of pictures judged by the paid service, at the account's pace."""
-    verdicts = await CURRENT.get().engine.judge(shard)
-    get_run_logger().info("%d pictures: %s", len(shard), _counted(v.outcome.value for v in verdicts))
-    return verdicts
+async def detect(pictures: pl.DataFrame) -> pl.DataFrame:
+    """Have pictures judged by the paid service, at the account's pace and within the open run's budget.
+
+    Args:
+        pictures: Columns ``image_key`` and ``url``, each picture once.
+
+    Returns:
+        A row for each picture, `s2v_tasks.verdicts.JUDGED_SCHEMA`; ``unspent`` is what was not asked.
+
+    Raises:
+        UsageError: No run is open.
+    """
+    verdicts = await _open_run("detect").engine.judge(stage1.records(pictures))
+    get_run_logger().info("%d pictures: %s", len(verdicts), _counted(v.outcome.value for v in verdicts))
+    return stage5.judged_frame(verdicts)
 
 
 @task(**_QUIET)
 async def verdicts() -> dict[str, int]:
-    """Write the current run's verdicts, one outcome for every row, and count them by outcome."""
-    run = CURRENT.get()
+    """Write the open run's ``verdicts.parquet``, one outcome for every input row, and count them by outcome.
+
+    Raises:
+        UsageError: No run is open.
+    """
+    run = _open_run("verdicts")
     counts = await asyncio.to_thread(run.collect)
     get_run_logger().info("%s", ", ".join(f"{rows} {outcome}" for outcome, rows in counts.items() if rows))
     return counts
@@ -57,7 +90,21 @@ async def verdicts() -> dict[str, int]:
 async def gate(
     run_dir: Path, thresholds: Thresholds, segment_column: str | None = None, *, again: bool = False
 ) -> GateReport:
-    """Judge a run's verdicts and write the report beside them; ``again`` leaves the first report as it is."""
+    """Judge a run's verdicts and write the report and its Data Docs beside them.
+
+    Args:
+        run_dir: ``OUT/runs/<run_id>``, with ``verdicts.parquet`` and ``manifest.json`` in it.
+        thresholds: What the data set must keep.
+        segment_column: Every value of this column is held against them too.
+        again: Leave the first report as it is and add one, ``gate-<utc>.json``.
+
+    Returns:
+        The report; a closed gate is a report too, not an error.
+
+    Raises:
+        UsageError: ``run_dir`` is no run's folder.
+        SuiteError: A suite is broken, so nothing may pass it.
+    """
     folder = RunFolder.of(run_dir)
     judged_at = datetime.now(UTC)
     stamp = f"-{judged_at:%Y%m%dT%H%M%S%fZ}" if again else ""
@@ -72,7 +119,18 @@ async def gate(
 
 @task(**_QUIET)
 async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | None:
-    """Move the pointer to a run's approved file if the gate is open; None if a later run's stays."""
+    """Move the pointer ``OUT/published/current.json`` to a run's approved file, if its gate is open.
+
+    Args:
+        run_dir: ``OUT/runs/<run_id>``, with ``approved.parquet`` and ``manifest.json`` in it.
+        report: What `gate` said of this run.
+
+    Returns:
+        What is published now; None if the gate is closed, or a run that started later is published.
+
+    Raises:
+        UsageError: ``run_dir`` is no run's folder.
+    """
     folder = RunFolder.of(run_dir)
     if not stage7.may_publish(report):
         return None
@@ -121,6 +179,15 @@ def _document(report: GateReport, thresholds: Thresholds) -> dict[str, object]:
         "expectations": [asdict(expectation) for expectation in report.expectations],
         "facts": facts,
     }
+
+
+def _open_run(task_name: str) -> Run:
+    run = CURRENT.get(None)
+    if run is None:
+        raise UsageError(
+            f"{task_name} needs a ledger and a budget: call it inside `async with open_curation(...)`"
+        )
+    return run
 
 
 def _counted(values: Any) -> str:

@@ -1,5 +1,8 @@
 """What a person sees in the terminal: a live bar while the run goes on, and the funnel at its end."""
 
+import contextlib
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from s2v_tasks.errors import NotApproved
+from s2v_tasks.estimate import headline, lines
 from s2v_tasks.models import Outcome
 
 if TYPE_CHECKING:
+    from s2v_tasks.approval import Approval
+    from s2v_tasks.estimate import Estimate
     from s2v_tasks.runs import Run
+    from s2v_tasks.settings import CurateParameters
     from s2v_tasks.summary import Summary
 
 LOOK_EVERY_S: Final = 0.25
@@ -50,6 +58,15 @@ class LiveBar:
                 self._over.set()
                 if self._thread is not None:
                     self._thread.join()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away for as long as somebody is asked something."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def follow(self, run: "Run") -> None:
         """Follow a run that has just opened."""
@@ -105,6 +122,16 @@ def funnel(summary: "Summary") -> Table:
     return table
 
 
+def estimated(estimate: "Estimate") -> Table:
+    """What a run will cost, as a table."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for label, value in lines(estimate):
+        table.add_row(Text(label), Text(value, "bold" if label.startswith("cost") else ""))
+    return table
+
+
 def money(summary: "Summary") -> str:
     """The cost in one line; USD."""
     per_approved = summary.cost_per_approved_usd
@@ -113,6 +140,38 @@ def money(summary: "Summary") -> str:
         f"cost       USD {summary.cost_usd:.6f} this run, {summary.data_set_cost_usd:.6f} for this data set"
         f" over all runs, {each} per approved picture"
     )
+
+
+def ask(bar: LiveBar, estimate: "Estimate", parameters: "CurateParameters") -> "Approval":
+    """Ask whoever sits at the terminal whether a dear run may go on.
+
+    Raises:
+        NotApproved: Nobody is there to ask.
+    """
+    from s2v_tasks.approval import Approval
+
+    above_usd = parameters.spending.approve_above_usd
+    if not sys.stdin.isatty():
+        raise NotApproved(
+            f"not approved: {headline(estimate)}, over --approve-above-usd {above_usd:g}. Nothing was asked or"
+            " paid; raise that, lower --budget-usd to it, or run the command in a terminal"
+        )
+    console = Console(stderr=True, highlight=False)
+    # The event loop would only take note of a Ctrl-C.
+    noting = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with bar.hidden():
+            console.print(estimated(estimate))
+            said = console.input(f"Over USD {above_usd:g}: approve, a lower budget in USD, or stop? ")
+    except (EOFError, KeyboardInterrupt):
+        said = "stop"
+    finally:
+        signal.signal(signal.SIGINT, noting)
+    if said.strip().lower() == "approve":
+        return Approval(decision="approve")
+    with contextlib.suppress(ValueError):  # which is what pydantic's errors are, too
+        return Approval(decision="lower the budget", budget_usd=float(said))
+    return Approval(decision="stop")
 
 
 def places(run_dir: Path) -> list[tuple[str, Path]]:

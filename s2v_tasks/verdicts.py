@@ -56,6 +56,12 @@ def screened_frame(screened: Iterable[Screened]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCREENED_SCHEMA, orient="row")
 
 
+def kept(pictures: pl.DataFrame, screened: pl.DataFrame) -> pl.DataFrame:
+    """The pictures that the screen kept, in order; ``screened`` has the columns of ``SCREENED_SCHEMA``."""
+    passed = screened.filter(pl.col("screen_reason").is_null())
+    return pictures.join(passed, on="image_key", how="semi", maintain_order="left")
+
+
 def judged_frame(verdicts: Iterable[Verdict]) -> pl.DataFrame:
     """Records of the paid stage as a frame of ``JUDGED_SCHEMA``."""
     rows = [

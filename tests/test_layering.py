@@ -13,7 +13,7 @@ FLOWS = PACKAGE.parent / "flows"
 
 STAGES = ("candidates", "screen", "detect", "ledger", "verdicts", "gate", "publish")
 """In the order that data travels."""
-PURE = (*STAGES, "pace", "models", "errors", "summary")
+PURE = (*STAGES, "estimate", "pace", "models", "errors", "summary")
 FORBIDDEN = {
     "prefect", "httpx", "great_expectations", "sqlalchemy", "aiosqlite", "asyncpg", "pandas", "asyncio",
     "threading", "subprocess", "socket", "urllib.request", "http", "os", "io", "pathlib", "tempfile",
@@ -30,8 +30,9 @@ DOORS = {
         "shards.py",
     },
     "prefect": {
-        "adapters/allowance.py", "adapters/artifacts.py", "adapters/prefect_server.py", "blocks.py", "cli.py",
-        "finish.py", "shards.py", "tasks.py", "flows/curate.py", "flows/gate.py", "flows/pipeline.py",
+        "adapters/allowance.py", "adapters/artifacts.py", "adapters/prefect_server.py", "approval.py",
+        "blocks.py", "cli.py", "curation.py", "finish.py", "shards.py", "tasks.py", "flows/curate.py",
+        "flows/gate.py", "flows/pipeline.py",
     },
     "typer": {"cli.py", "ledger_command.py"},
     "PIL": {"emulator/judge.py", "emulator/pictures.py"},

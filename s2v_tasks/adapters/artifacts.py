@@ -1,4 +1,4 @@
-"""What Prefect's page shows of a run: one progress bar, one summary, one capped table of reasons."""
+"""What Prefect's page shows of a run: an estimate, a progress bar, a summary, a capped table of reasons."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,8 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 
+from s2v_tasks.estimate import Estimate
+from s2v_tasks.estimate import markdown as estimate_markdown
 from s2v_tasks.runs import Run, progress
 from s2v_tasks.summary import Summary, markdown
 
@@ -52,6 +54,15 @@ async def reporting(run: Run) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await show()
+
+
+async def show_estimate(estimate: Estimate) -> None:
+    """Put the estimate on the run's page, before anything is asked."""
+    with _tolerant():
+        async with asyncio.timeout(PATIENCE_S):
+            await acreate_markdown_artifact(
+                estimate_markdown(estimate), "s2v-estimate", "What the run will cost"
+            )
 
 
 async def show_summary(summary: Summary, headline: str, *, gate: str, rate: str) -> None:

@@ -63,18 +63,19 @@ async def test_a_caller_gets_the_obstacle_as_an_exception(in_process: Bench) -> 
 
 
 async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) -> None:
-    """Its page holds three artifacts; the summary tells funnel, cost, gate and pace."""
+    """Its page holds four artifacts; the summary tells funnel, cost, gate and pace."""
     urls = [*in_process.portraits(3), in_process.url(9, "scenery"), None]
     run: Curated = await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
     (flow_run,) = await asyncio.to_thread(flow_runs)
     assert run.run_id == str(flow_run.id)  # so a retry of the flow run is the same run
     shown = await asyncio.to_thread(artifacts, flow_run)
     assert sorted((a.type, a.key) for a in shown) == [
+        ("markdown", "s2v-estimate"),
         ("markdown", "s2v-summary"),
         ("progress", "s2v-progress"),
         ("table", "s2v-reasons"),
     ]
-    data = {artifact.type: artifact.data for artifact in shown}
+    data = {artifact.type: artifact.data for artifact in shown if artifact.key != "s2v-estimate"}
     assert data["progress"] == 100.0
     for words in ("| candidates | 5 |", "| **passed** | 3 |", "USD 0.002296", "Gate open", "200 a second"):
         assert words in str(data["markdown"])

@@ -1,0 +1,45 @@
+"""A curation, opened: estimated, approved, ready for its stages. For `curate`, and for flows of others."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from s2v_tasks.adapters.allowance import Allowance
+from s2v_tasks.adapters.artifacts import reporting, show_estimate
+from s2v_tasks.approval import approved
+from s2v_tasks.blocks import stored_access
+from s2v_tasks.estimate import headline
+from s2v_tasks.models import WAN22_S2V_DETECT
+from s2v_tasks.plan import plan
+from s2v_tasks.runs import Run, open_run
+from s2v_tasks.settings import CurateParameters
+from s2v_tasks.survey import survey
+
+
+@asynccontextmanager
+async def open_curation(parameters: CurateParameters, run_id: str | None = None) -> AsyncIterator[Run]:
+    """Open a curation run, new or left behind, inside a flow; the tasks called in the block work for it.
+
+    First its cost is estimated and shown; if that is over ``spending.approve_above_usd`` the flow run pauses
+    for a person's yes. ``run_id`` None: the flow run's own id, so that a retry of it is the same run; two
+    curations in one flow need ids of their own.
+
+    Raises:
+        UsageError: The input can't be used, or the run is finished, different or in other hands.
+        NotApproved: The run was too dear, and nobody said yes.
+    """
+    planned = plan(parameters, await stored_access(parameters.spending.credentials))
+    async with Allowance(WAN22_S2V_DETECT) as allowance:
+        estimate, seen = await survey(planned, allowance.rate_per_s)
+        get_run_logger().info("%s", headline(estimate))
+        await show_estimate(estimate)
+        # The run stays the one that was asked for, whatever part of its budget is granted.
+        granted = replace(planned, parameters=await approved(parameters, estimate))
+        async with (
+            open_run(granted, run_id or str(flow_run.id), allowance, seen=seen) as run,
+            reporting(run),
+        ):
+            yield run

@@ -1,0 +1,193 @@
+"""A person's yes before a dear run: on a real Prefect server, and at a terminal."""
+
+import asyncio
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from workbench import COMMAND, PRICE_USD, Bench, Ran, files_below, flow_runs, load, wait_until
+
+from s2v_tasks import Screening, Spending, curate, pipeline
+from s2v_tasks.errors import NotApproved
+
+PRIVATE = Screening(allow_private_hosts=True)
+DEAR = Spending(approve_above_usd=PRICE_USD)
+
+
+def curating(bench: Bench, pictures: int = 5, spending: Spending = DEAR) -> "asyncio.Task[State[Any]]":
+    """Start a run of five pictures that needs a yes above the price of one."""
+    candidates = bench.candidates(bench.portraits(pictures))
+    return asyncio.create_task(
+        curate(candidates, str(bench.out), 1.0, screening=PRIVATE, spending=spending, return_state=True)
+    )
+
+
+async def paused(since: set[Any]) -> FlowRun:
+    """The run that has paused, as the server knows it."""
+
+    def look() -> FlowRun | None:
+        return next(
+            (run for run in flow_runs(limit=3) if run.id not in since and run.state.is_paused()), None
+        )
+
+    run: FlowRun = await asyncio.to_thread(wait_until, look)
+    return run
+
+
+async def answer(run: FlowRun, **form: object) -> str:
+    """Send the form, and say how the server took it."""
+    async with get_client() as client:
+        return str((await client.resume_flow_run(run.id, run_input=form)).status.value)
+
+
+@pytest.fixture
+def before(in_process: Bench) -> set[Any]:
+    """The runs that were there before."""
+    return {run.id for run in flow_runs(limit=10)}
+
+
+async def test_a_dear_run_pauses_and_an_approved_one_goes_on(in_process: Bench, before: set[Any]) -> None:
+    """While it waits nothing is asked, reserved or written; the form tells the estimate; then it runs."""
+    running = curating(in_process)
+    run = await paused(before)
+    assert in_process.received() == 0
+    assert files_below(in_process.folder) == {"candidates.parquet"}  # no run, no ledger, no lease
+    keyset = run.state.state_details.run_input_keyset
+    async with get_client() as client:
+        said = await client.read_flow_run_input(run.id, keyset["description"])
+        schema = await client.read_flow_run_input(run.id, keyset["schema"])
+    assert "5 pictures to pay for, USD 0.0029" in said
+    assert "nothing is asked or paid" in said
+    assert "lower the budget" in schema
+    assert await answer(run, decision="whatever") == "REJECT"
+    assert await answer(run, decision="lower the budget", budget_usd=-1) == "REJECT"
+    assert in_process.received() == 0
+    assert await answer(run, decision="approve") == "ACCEPT"
+    state = await running
+    assert (state.is_completed(), state.message) == (True, "published 5 approved pictures")
+    assert len(in_process.billed_urls()) == 5
+
+
+async def test_a_lowered_budget_is_the_one_that_is_kept(in_process: Bench, before: set[Any]) -> None:
+    """A form without an amount, or with a higher one, is shown again; then two pictures are paid for."""
+    running = curating(in_process)
+    run = await paused(before)
+    assert await answer(run, decision="lower the budget") == "ACCEPT"
+    for amount, words in [(2.0, "name an amount"), (2 * PRICE_USD, "is no lower budget")]:
+        run = await again(run)
+        async with get_client() as client:
+            keyset = run.state.state_details.run_input_keyset
+            assert words in await client.read_flow_run_input(run.id, keyset["description"])
+        assert await answer(run, decision="lower the budget", budget_usd=amount) == "ACCEPT"
+    state = await running
+    assert "the budget was spent before 3 of 5 rows" in state.message
+    assert len(in_process.billed_urls()) == 2
+    manifest = load(in_process.out / "runs" / str(run.id) / "manifest.json")
+    assert manifest["parameters"]["budget_usd"] == 2 * PRICE_USD
+
+
+async def again(run: FlowRun) -> FlowRun:
+    """The same run, paused once more."""
+
+    def look() -> FlowRun | None:
+        now = flow_runs()[0]
+        keyset = run.state.state_details.run_input_keyset
+        return now if now.state.is_paused() and now.state.state_details.run_input_keyset != keyset else None
+
+    once_more: FlowRun = await asyncio.to_thread(wait_until, look)
+    return once_more
+
+
+async def test_a_run_that_is_stopped_says_so(in_process: Bench, before: set[Any]) -> None:
+    """Its state is failed, in words; nothing was asked and nothing written."""
+    running = curating(in_process)
+    assert await answer(await paused(before), decision="stop") == "ACCEPT"
+    await refused(in_process, await running, "not approved: 5 pictures to pay for, USD 0.0029")
+
+
+async def test_without_an_answer_the_run_ends_unpaid(in_process: Bench) -> None:
+    """After its time the run fails with words of ours; the service was not asked."""
+    state = await curating(in_process, spending=DEAR.model_copy(update={"approve_within_h": 0.001}))
+    await refused(in_process, state, "not approved within 0.001 h: 5 pictures")
+    (run,) = await asyncio.to_thread(flow_runs)
+    assert run.state is not None
+    assert (run.state.name, run.state.message) == ("Failed", state.message)
+
+
+async def refused(bench: Bench, state: State[Any], words: str) -> None:
+    """A run that got no yes: failed, exit status 1, no call, no file."""
+    assert state.is_failed()
+    assert words in (state.message or "")
+    error = await state.aresult(raise_on_failure=False)
+    assert isinstance(error, NotApproved)
+    assert (error.exit_status, error.retryable) == (1, False)
+    assert (bench.received(), bench.billed_urls()) == (0, [])
+    assert files_below(bench.folder) == {"candidates.parquet"}
+
+
+async def test_a_run_within_the_amount_asks_nobody(in_process: Bench) -> None:
+    """Neither when the estimate is lower, nor when the budget keeps the run below."""
+    state = await curating(in_process, spending=Spending(approve_above_usd=5 * PRICE_USD))
+    assert state.is_completed()
+
+
+async def test_a_pipeline_waits_with_its_curation(in_process: Bench, before: set[Any]) -> None:
+    """The subflow pauses, the one around it goes on waiting; stopped, no stage is started."""
+    stage = in_process.folder / "stage.py"
+    stage.write_text("from prefect import flow\n\n\n@flow\ndef stage(path: str):\n    raise RuntimeError\n")
+    candidates = in_process.candidates(in_process.portraits(5))
+    running = asyncio.create_task(
+        pipeline(
+            candidates, str(in_process.out), 1.0, f"{stage}:stage",
+            screening=PRIVATE, spending=DEAR, return_state=True,
+        )
+    )  # fmt: skip
+    assert await answer(await paused(before), decision="stop") == "ACCEPT"
+    state = await running
+    assert state.is_failed()
+    assert "not approved" in state.message
+    assert in_process.received() == 0
+
+
+def test_a_command_without_a_terminal_is_refused(command: Callable[..., Ran], in_process: Bench) -> None:
+    """Exit 1, no call, no file, and one line that says how to say yes."""
+    candidates = in_process.candidates(in_process.portraits(3))
+    before = files_below(in_process.folder)
+    ran = command(*in_process.curating(candidates, "--approve-above-usd", 0.001))
+    assert (ran.status, ran.out) == (1, "")
+    assert "3 pictures to pay for, USD 0.0017" in ran.err
+    assert "raise that, lower --budget-usd to it, or run the command in a terminal" in ran.err
+    assert (in_process.received(), files_below(in_process.folder)) == (0, before)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "billed"), [("approve", 0, 3), (f"{PRICE_USD}", 4, 1), ("stop", 1, 0), ("", 1, 0)]
+)
+def test_a_command_asks_at_its_terminal(bench: Bench, said: str, status: int, billed: int) -> None:
+    """The estimate and a question; yes, a lower budget, or anything else, which means stop."""
+    candidates = bench.candidates(bench.portraits(3))
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, bench.curating(candidates, "--approve-above-usd", 0.001))],
+            cwd=bench.folder,
+            env=bench.env,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.write(ours, f"{said}\n".encode())
+        out, err = process.communicate(timeout=120)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode == status, out + err
+    assert len(bench.billed_urls()) == billed
+    assert "pictures to pay for" in err
+    assert "approve, a lower budget in USD, or stop?" in out + err
