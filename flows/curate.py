@@ -1,20 +1,29 @@
 """The whole path: candidates -> screen -> detect -> verdicts -> gate -> publish."""
 
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from s2v_tasks import tasks
 from s2v_tasks.curation import open_curation
 from s2v_tasks.errors import S2VError
-from s2v_tasks.finish import ended, failed
+from s2v_tasks.finish import begun, ended, failed
 from s2v_tasks.settings import CurateParameters, Output, Screening, Source, Spending, Thresholds
 from s2v_tasks.shards import through
 
 
-@flow(persist_result=False)
+def run_name() -> str:
+    """The data set and its budget, such as ``portraits.parquet to curated, up to USD 5``."""
+    given = flow_run.parameters
+    candidates, out = (PurePath(given[name].partition("?")[0]).name for name in ("candidates", "out"))
+    return f"{candidates} to {out}, up to USD {given['budget_usd']:g}"
+
+
+@flow(persist_result=False, flow_run_name=run_name)
 async def curate(
     candidates: str,
     out: str,
@@ -51,6 +60,7 @@ async def curate(
     )
     try:
         async with open_curation(parameters, run_id) as run:
+            begun(run)
             await through(run, tasks.screen if screening.enabled else None, tasks.detect)
             run.check_lease()
             await tasks.verdicts()

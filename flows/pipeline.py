@@ -9,14 +9,14 @@ from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Completed, Failed
 from pydantic import Field
-from s2v_tasks.flows.curate import curate
+from s2v_tasks.flows.curate import curate, run_name
 
 from s2v_tasks.errors import S2VError, UsageError
 from s2v_tasks.finish import Curated, failed
 from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
 
 
-@flow(name="pipeline", persist_result=False)
+@flow(name="pipeline", persist_result=False, flow_run_name=run_name)
 async def pipeline(
     candidates: str,
     out: str,

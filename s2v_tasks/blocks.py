@@ -1,6 +1,9 @@
-"""The vendor's account as a Prefect block, taken by name: a secret as a flow parameter is stored in clear."""
+"""Secrets as Prefect blocks, taken by name: a secret as a flow parameter is stored in clear.
 
-from typing import cast
+Whoever may edit blocks sets them; whoever starts a run only names them.
+"""
+
+from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
@@ -9,19 +12,67 @@ from s2v_tasks.adapters.dashscope import Access
 from s2v_tasks.errors import UsageError
 from s2v_tasks.settings import DASHSCOPE_BASE_URL
 
+_VENDOR_DOCS = HttpUrl("https://www.alibabacloud.com/help/en/model-studio/")
+_DATABASE_URLS = HttpUrl("https://docs.sqlalchemy.org/en/21/core/engines.html")
+_VENDOR_LOGO = HttpUrl("https://github.com/alibaba.png?size=200")
+
 
 class DashScopeCredentials(Block):
-    """Key, workspace and base URL of a DashScope account (China, Beijing region)."""
+    """Key, workspace and base URL of a DashScope account (China, Beijing region).
+
+    Example:
+        Load stored credentials:
+
+        ```python
+        from s2v_tasks.blocks import DashScopeCredentials
+
+        credentials = DashScopeCredentials.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "DashScope Credentials"
     _block_type_slug = "dashscope-credentials"
     _description = "The account that pays for wan2.2-s2v-detect calls."
+    _documentation_url = _VENDOR_DOCS
+    _logo_url = _VENDOR_LOGO
 
     api_key: SecretStr = Field(title="API key", description="A key of the China (Beijing) region.")
     http_base_url: HttpUrl = Field(
-        HttpUrl(DASHSCOPE_BASE_URL), title="Base URL", description="Ends in /api/v1; a workspace has its own."
+        HttpUrl(DASHSCOPE_BASE_URL),
+        title="Base URL",
+        description="Ends in /api/v1; a workspace has its own.",
     )
     workspace: str | None = Field(None, title="Workspace", description="Sent as X-DashScope-WorkSpace.")
+
+
+class S2VLedger(Block):
+    """The database in which every call is written down, by its URL.
+
+    Example:
+        Load a stored ledger:
+
+        ```python
+        from s2v_tasks.blocks import S2VLedger
+
+        ledger = S2VLedger.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "S2V Ledger"
+    _block_type_slug = "s2v-ledger"
+    _description = "The ledger of paid calls: one for all outputs and machines that share an account."
+    _documentation_url = _DATABASE_URLS
+    _logo_url = _VENDOR_LOGO
+
+    url: SecretStr = Field(
+        title="URL", description="Such as postgresql://user:password@host/database or sqlite:///path."
+    )
+
+
+BLOCKS: tuple[type[Block], ...] = (DashScopeCredentials, S2VLedger)
+"""All of ours, to be registered with a server."""
+
+B = TypeVar("B", bound=Block)
 
 
 async def stored_access(name: str | None) -> Access | None:
@@ -32,10 +83,25 @@ async def stored_access(name: str | None) -> Access | None:
     """
     if name is None:
         return None
+    block = await _stored(DashScopeCredentials, name)
+    return Access(str(block.http_base_url).rstrip("/"), block.api_key, block.workspace)
+
+
+async def stored_ledger(name: str | None) -> str | None:
+    """The ledger's URL that a stored block gives; None without a name: parameters and environment count.
+
+    Raises:
+        UsageError: There is no such block.
+    """
+    return None if name is None else (await _stored(S2VLedger, name)).url.get_secret_value()
+
+
+async def _stored(kind: type[B], name: str) -> B:
     try:
-        block = cast("DashScopeCredentials", await DashScopeCredentials.aload(name))
+        block: Any = await kind.aload(name)
     except ValueError:
         raise UsageError(
-            f"no DashScope Credentials block is named {name!r}; make one on Prefect's Blocks page"
+            f"no {kind.get_block_type_name()} block is named {name!r}; make one on Prefect's Blocks page"
         ) from None
-    return Access(str(block.http_base_url).rstrip("/"), block.api_key, block.workspace)
+    found: B = block
+    return found

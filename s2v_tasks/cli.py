@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from s2v_tasks import ledger_command
+from s2v_tasks import ledger_command, prefect_command
 from s2v_tasks.errors import S2VError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Curate portrait-image URLs: screen for free, judge at the account's pace, gate, publish.",
 )
 app.add_typer(ledger_command.app, name="ledger")
+app.add_typer(prefect_command.app, name="prefect")
 
 _TYPER_INTERRUPTED = 130  # what Typer gives for a Ctrl-C
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]

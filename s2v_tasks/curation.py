@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting, show_estimate
 from s2v_tasks.approval import approved
-from s2v_tasks.blocks import stored_access
+from s2v_tasks.blocks import stored_access, stored_ledger
 from s2v_tasks.estimate import headline
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
@@ -31,7 +31,9 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         UsageError: The input can't be used, or the run is finished, different or in other hands.
         NotApproved: The run was too dear, and nobody said yes.
     """
-    planned = plan(parameters, await stored_access(parameters.spending.credentials))
+    spending = parameters.spending
+    access, ledger = await stored_access(spending.credentials), await stored_ledger(spending.ledger_block)
+    planned = plan(parameters, access, ledger)
     async with Allowance(WAN22_S2V_DETECT) as allowance:
         estimate, seen = await survey(planned, allowance.rate_per_s)
         get_run_logger().info("%s", headline(estimate))

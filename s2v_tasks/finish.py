@@ -10,10 +10,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from s2v_tasks import gate as stage6
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import events, storage
 from s2v_tasks.adapters.artifacts import show_summary
 from s2v_tasks.adapters.folder import Status
-from s2v_tasks.errors import BudgetSpent, GateClosed, LedgerUnavailable, S2VError
+from s2v_tasks.errors import AccountRefused, BudgetSpent, GateClosed, LedgerUnavailable, S2VError
 from s2v_tasks.ledger import State as AttemptState
 from s2v_tasks.ledger import usd
 from s2v_tasks.models import GateReport
@@ -68,10 +68,17 @@ async def ended(
     run.folder.write(run.manifest)
     if status != "stopped":
         run.folder.clean()
+    _tell(run, summary, report, publication)
     gate = stage6.words(report) if report is not None else "not judged: the run stopped on the way."
     await show_summary(summary, message, gate=gate, rate=_pace(run))
     curated = Curated(run.folder.run_id, run.folder.path, status, summary, publication, message)
     return Completed(message=message, data=curated) if error is None else failed(error)
+
+
+def begun(run: Run) -> None:
+    """Tell that a run has started, or goes on."""
+    words = f"curating {run.manifest.rows} candidates for at most USD {run.parameters.budget_usd:g}"
+    events.tell("s2v.run.started", _payload(run, words))
 
 
 def failed(error: S2VError) -> State[Any]:
@@ -98,6 +105,39 @@ def _end(
         )
         return "budget_spent", error, error.message
     return "closed", GateClosed(words), words
+
+
+def _tell(run: Run, summary: Summary, report: GateReport | None, publication: Publication | None) -> None:
+    happened: list[tuple[events.Name, bool]] = [
+        ("s2v.account.refused", isinstance(run.stopped, AccountRefused)),
+        ("s2v.budget.spent", report is not None and summary.unspent > 0),
+        ("s2v.gate.closed", report is not None and not report.open),
+        ("s2v.dataset.published", publication is not None),
+    ]
+    payload = _payload(
+        run,
+        run.manifest.message or "",
+        rows=summary.passed if publication is None else publication.rows,
+        path=None if publication is None else publication.path,
+        pass_rate=summary.pass_rate,
+        cost_usd=summary.cost_usd,
+        data_set_cost_usd=summary.data_set_cost_usd,
+    )
+    for name, so in happened:
+        if so:
+            events.tell(name, payload)
+
+
+def _payload(run: Run, message: str, **numbers: Any) -> events.Payload:
+    folder = run.folder
+    return events.Payload(
+        run_id=folder.run_id,
+        out=str(folder.out),
+        run_dir=str(folder.path),
+        message=message,
+        candidates=run.manifest.rows,
+        **numbers,
+    )
 
 
 def _pace(run: Run) -> str:

@@ -54,10 +54,11 @@ class Plan(Question):
         return Path(self.parameters.out).resolve()
 
 
-def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
+def plan(parameters: CurateParameters, access: Access | None = None, ledger: str | None = None) -> Plan:
     """Check everything that can be checked before anything is written or asked.
 
-    ``access`` None: the account is the environment's.
+    ``access`` None: the account is the environment's; ``ledger`` None: its URL is the parameters', else the
+    environment's, else the output folder's own.
 
     Raises:
         UsageError: Something is missing or wrong; the message says what to do.
@@ -72,7 +73,7 @@ def plan(parameters: CurateParameters, access: Access | None = None) -> Plan:
             f" USD {WAN22_S2V_DETECT.price_micro_usd / 1e6} each; raise --budget-usd"
         )
     own = _own_ledger(Path(parameters.out).resolve())
-    ledger_url = absolute(parameters.spending.ledger or Environment().ledger_url or own)
+    ledger_url = absolute(ledger or parameters.spending.ledger or Environment().ledger_url or own)
     service = service_of(access.base_url)
     # However the same files are spelt, from whatever folder, it is the same run.
     placed = {name: str(Path(getattr(parameters, name)).absolute()) for name in ("candidates", "out")}

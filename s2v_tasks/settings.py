@@ -109,11 +109,19 @@ class Spending(Frozen):
         description="sqlite:///PATH or postgresql://...; S2V_LEDGER_URL, else OUT/ledger.sqlite3",
     )
 
+    ledger_block: str | None = Field(
+        None,
+        title="Ledger block",
+        description="name of an S2V Ledger block, for a URL with a password; it goes before the others",
+    )
+
     @field_validator("ledger")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
         if url is not None and (urlsplit(url).password or "password" in urlsplit(url).query):
-            raise ValueError("parameters are stored in clear: put a URL with a password in S2V_LEDGER_URL")
+            raise ValueError(
+                "parameters are stored in clear: put a URL with a password in S2V_LEDGER_URL, or in a block"
+            )
         return url
 
     account: str = Field(

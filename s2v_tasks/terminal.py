@@ -153,8 +153,8 @@ def ask(bar: LiveBar, estimate: "Estimate", parameters: "CurateParameters") -> "
     above_usd = parameters.spending.approve_above_usd
     if not sys.stdin.isatty():
         raise NotApproved(
-            f"not approved: {headline(estimate)}, over --approve-above-usd {above_usd:g}. Nothing was asked or"
-            " paid; raise that, lower --budget-usd to it, or run the command in a terminal"
+            f"not approved: {headline(estimate)}, over --approve-above-usd {above_usd:g}. Nothing was asked"
+            " or paid; raise that, lower --budget-usd to it, or run the command in a terminal"
         )
     console = Console(stderr=True, highlight=False)
     # The event loop would only take note of a Ctrl-C.

@@ -27,14 +27,15 @@ DOORS = {
     "sqlalchemy": {"adapters/connection.py", "adapters/database.py", "adapters/tables.py"},
     "httpx": {
         "adapters/allowance.py", "adapters/dashscope.py", "adapters/images.py", "emulator/judge.py",
-        "shards.py",
+        "prefect_command.py", "shards.py",
     },
     "prefect": {
-        "adapters/allowance.py", "adapters/artifacts.py", "adapters/prefect_server.py", "approval.py",
-        "blocks.py", "cli.py", "curation.py", "finish.py", "shards.py", "tasks.py", "flows/curate.py",
-        "flows/gate.py", "flows/pipeline.py",
+        "adapters/allowance.py", "adapters/artifacts.py", "adapters/events.py", "adapters/prefect_server.py",
+        "adapters/prefect_setup.py", "approval.py", "blocks.py", "cli.py", "curation.py", "finish.py",
+        "prefect_command.py", "shards.py", "tasks.py", "flows/curate.py", "flows/gate.py",
+        "flows/pipeline.py", "flows/train_stub.py",
     },
-    "typer": {"cli.py", "ledger_command.py"},
+    "typer": {"cli.py", "ledger_command.py", "prefect_command.py"},
     "PIL": {"emulator/judge.py", "emulator/pictures.py"},
 }  # fmt: skip
 """Which modules import an outside library."""

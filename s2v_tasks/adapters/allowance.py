@@ -64,9 +64,11 @@ def rate_of(limit: int, slot_decay_per_second: float | None) -> float:
     return min(limit, slot_decay_per_second) if slot_decay_per_second else float(limit)
 
 
-async def _limit(client: PrefectClient, profile: Profile) -> GlobalConcurrencyLimitResponse:
+async def ensure_limit(client: PrefectClient, profile: Profile) -> bool:
+    """Make the limit if it is missing; whether it was."""
     with contextlib.suppress(ObjectNotFound):
-        return await client.read_global_concurrency_limit_by_name(profile.model)
+        await client.read_global_concurrency_limit_by_name(profile.model)
+        return False
     with contextlib.suppress(ObjectAlreadyExists):
         await client.create_global_concurrency_limit(
             GlobalConcurrencyLimitCreate(
@@ -75,4 +77,12 @@ async def _limit(client: PrefectClient, profile: Profile) -> GlobalConcurrencyLi
                 slot_decay_per_second=profile.rate_per_s,
             )
         )
+        return True
+    return False
+
+
+async def _limit(client: PrefectClient, profile: Profile) -> GlobalConcurrencyLimitResponse:
+    with contextlib.suppress(ObjectNotFound):
+        return await client.read_global_concurrency_limit_by_name(profile.model)
+    await ensure_limit(client, profile)
     return await client.read_global_concurrency_limit_by_name(profile.model)

@@ -65,7 +65,7 @@ def counting(picture_url: str) -> Iterator[tuple[str, list[str]]]:
     looks: list[str] = []
 
     class Host(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  (the name is the library's)
+        def do_GET(self) -> None:
             if "s2v-tasks" in self.headers["User-Agent"]:
                 looks.append(self.path)
             self.send_response(200)

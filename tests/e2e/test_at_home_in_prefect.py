@@ -1,0 +1,182 @@
+"""At home on a Prefect server: set up by one command, deployed from yaml, run by a worker, called by API."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+import pytest
+from fleet import cancel, ended, events, read, retry, runs_of, shell, start, working
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.schemas.objects import State
+from workbench import FAST_PER_S, KEY, Bench, ledger_ids, pointer, set_rate, wait_until
+
+from s2v_tasks import Emulator, EmulatorOptions
+from s2v_tasks.models import WAN22_S2V_DETECT
+
+DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
+SIGNATURE = "TOPSECRET-of-a-signed-url"
+PRIVATE = {"enabled": True, "allow_private_hosts": True}
+
+Ran = dict[str, tuple[UUID, State[Any]]]
+
+
+@pytest.fixture(scope="module")
+def heard() -> Iterator[tuple[str, list[str]]]:
+    """A webhook of the team's chat on loopback: its address, and what it was told."""
+    told: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["content-length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/", told
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, heard: Any) -> Iterator[Bench]:
+    """Set up twice, deployed, and a worker at work; the vendor's account is the worker's environment."""
+    CustomWebhookNotificationBlock(
+        name="chat", url=heard[0], json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    ).save("chat", overwrite=True)
+    with Emulator(EmulatorOptions(limit=None)) as emulator:
+        bench = Bench(tmp_path_factory.mktemp("fleet"), emulator)
+        command = "s2v prefect setup --alert custom-webhook/chat"
+        bench.env["FIRST"], bench.env["SECOND"] = shell(command, bench), shell(command, bench)
+        shell(DEPLOY, bench)
+        set_rate(FAST_PER_S)
+        with working(bench, "prefect worker start --pool s2v", "started!"):
+            yield bench
+
+
+def form(bench: Bench, name: str, urls: list[str], **groups: Any) -> dict[str, Any]:
+    """What a person types: plain values in groups; every data set in a folder of its own."""
+    return {
+        "candidates": bench.candidates(urls, f"{name}.parquet"),
+        "out": str(bench.folder / name),
+        "budget_usd": 1,
+        "screening": PRIVATE,
+        **groups,
+    }
+
+
+@pytest.fixture(scope="module")
+def ran(fleet: Bench) -> Ran:
+    """Four runs at once, each with an end of its own, followed to it."""
+    fleet.emulator.set_faults(["InvalidApiKey:match=*portrait-20?.jpg*"])
+    three_pictures_usd = 0.001722
+    forms = {
+        "good": form(fleet, "good", [*fleet.portraits(5), fleet.url(9, "scenery")]),
+        "bad": form(fleet, "bad", [fleet.url(n, "crowd") for n in range(3)]),
+        "poor": form(fleet, "poor", fleet.portraits(4, 100), budget_usd=three_pictures_usd),
+        "refused": form(fleet, "refused", [fleet.url(n, query=f"?sig={SIGNATURE}") for n in range(200, 202)]),
+    }
+    begun = {name: start("curate/curate", **values) for name, values in forms.items()}
+    return {name: (run, ended(run)) for name, run in begun.items()}
+
+
+def test_the_set_up_says_what_it_made_and_changes_nothing_the_second_time(fleet: Bench) -> None:
+    """Work pool, limit, block types and automations are there; the second run finds each of them."""
+    first, second = fleet.env["FIRST"].splitlines(), fleet.env["SECOND"].splitlines()
+    assert [line[10:] for line in first] == [line[10:] for line in second]
+    assert first[-1].startswith("made ")  # others of this server may be another test's
+    assert all(line.startswith("was there ") for line in second)
+    assert [line[30:] for line in second] == [
+        "s2v", WAN22_S2V_DETECT.model, "dashscope-credentials", "s2v-ledger", "s2v zombie runs",
+        "s2v alert to custom-webhook/chat",
+    ]  # fmt: skip
+
+
+def test_a_published_run_starts_the_stage_behind_with_its_file(fleet: Bench, ran: Ran) -> None:
+    """Form values in, a published data set out; the event carries what a trigger needs."""
+    run, state = ran["good"]
+    assert state.is_completed(), state.message
+    assert state.message == "published 5 approved pictures"
+    flow_run = read(run)
+    assert (flow_run.name, flow_run.tags) == ("good.parquet to good, up to USD 1", ["s2v"])
+    path = pointer(fleet.folder / "good").path
+    (behind,) = wait_until(lambda: runs_of("train-stub/train-stub"))
+    assert ended(behind.id).message == f"would train on 5 pictures of {path}"
+    (told,) = wait_until(lambda: events("s2v.dataset.published", run))
+    assert told["resource"]["s2v.out"] == str(fleet.folder / "good")
+    assert told["payload"] == {
+        "run_id": str(run),
+        "out": str(fleet.folder / "good"),
+        "run_dir": str(Path(path).parent),
+        "message": "published 5 approved pictures",
+        "candidates": 6,
+        "rows": 5,
+        "path": path,
+        "pass_rate": pytest.approx(5 / 6),
+        "cost_usd": pytest.approx(6 * 0.000574),
+        "data_set_cost_usd": pytest.approx(6 * 0.000574),
+    }
+    (asset,) = events("prefect.asset.materialization.succeeded", run)
+    assert asset["resource"]["prefect.resource.id"] == f"file://{fleet.folder}/good/published"
+    assert len(events("s2v.run.started", run)) == 1
+
+
+def test_a_closed_gate_starts_nothing_and_is_told_to_the_team(ran: Ran, heard: Any) -> None:
+    """Failed in plain words; the stage behind stays unstarted; the alert holds the same words."""
+    run, state = ran["bad"]
+    words = "Gate closed: pass_rate: observed 0, wanted at least 0.5."
+    assert (state.name, state.message) == ("Failed", words)
+    (told,) = wait_until(lambda: events("s2v.gate.closed", run))
+    assert (told["payload"]["message"], told["payload"]["path"]) == (words, None)
+    (alert,) = wait_until(lambda: [json.loads(text) for text in heard[1] if words in text])
+    assert alert["subject"] == "s2v: curate Failed"
+    # The alert has passed the same service, and behind the event.
+    assert all("/good/" in r.parameters["path"] for r in runs_of("train-stub/train-stub"))
+
+
+def test_what_stops_a_run_is_an_event_too(ran: Ran) -> None:
+    """A budget that ends and an account that is refused are told, without key or query string."""
+    spent, state = ran["poor"]
+    assert "budget was spent before 1 of 4" in str(state.message)
+    assert wait_until(lambda: events("s2v.budget.spent", spent))[0]["payload"]["rows"] == 3
+    refused, state = ran["refused"]
+    assert state.is_failed()
+    (told,) = wait_until(lambda: events("s2v.account.refused", refused))
+    assert "InvalidApiKey" in told["payload"]["message"]
+    assert SIGNATURE not in json.dumps(told)
+    assert KEY not in json.dumps(told)
+
+
+def test_a_cancelled_run_is_retried_and_pays_nothing_twice(fleet: Bench) -> None:
+    """Cancelled in mid-run from the API: everything received is kept; the retry is the same run."""
+    set_rate(10)
+    values = form(fleet, "long", fleet.portraits(60, 1_000), output={"shard_size": 10})
+    before = len(fleet.billed_urls())
+    run = start("curate/curate", **values)
+    wait_until(lambda: len(fleet.billed_urls()) - before >= 8)
+    state = cancel(run)
+    assert state.is_cancelled(), state.message
+    paid = len(fleet.billed_urls()) - before
+    assert paid < 60
+    set_rate(FAST_PER_S)
+    retry(run)
+    assert wait_until(lambda: (s := ended(run)).is_completed() and s)
+    assert read(run).run_count == 2
+    assert len(set(fleet.billed_urls())) == len(fleet.billed_urls())
+    assert len(fleet.billed_urls()) - before == 60
+    assert ledger_ids(fleet.folder / "long" / "ledger.sqlite3") == {
+        line["request_id"] for line in fleet.emulator.invoice()[before:]
+    }
+    (run_dir,) = (fleet.folder / "long" / "runs").iterdir()
+    assert run_dir.name == str(run)
+    assert pl.read_parquet(run_dir / "verdicts.parquet")["outcome"].unique().to_list() == ["passed"]
