@@ -31,7 +31,8 @@ from s2v_tasks.adapters.folder import (
     nothing_left_on_usage_error,
     versions,
 )
-from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
+from s2v_tasks.adapters.hosts import FetchOptions
+from s2v_tasks.adapters.images import ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
 from s2v_tasks.engine import Engine
 from s2v_tasks.errors import (

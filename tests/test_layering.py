@@ -13,11 +13,11 @@ FLOWS = PACKAGE.parent / "flows"
 
 STAGES = ("candidates", "screen", "detect", "ledger", "verdicts", "gate", "publish")
 """In the order that data travels."""
-PURE = (*STAGES, "estimate", "pace", "models", "errors", "summary")
+PURE = (*STAGES, "addresses", "estimate", "headers", "pace", "models", "errors", "summary")
 FORBIDDEN = {
-    "prefect", "httpx", "great_expectations", "sqlalchemy", "aiosqlite", "asyncpg", "pandas", "asyncio",
-    "threading", "subprocess", "socket", "urllib.request", "http", "os", "io", "pathlib", "tempfile",
-    "shutil", "time", "random", "secrets", "logging", "s2v_tasks.adapters", "s2v_tasks.engine",
+    "prefect", "httpx", "aiohttp", "great_expectations", "sqlalchemy", "aiosqlite", "asyncpg", "pandas",
+    "asyncio", "threading", "subprocess", "socket", "urllib.request", "http", "os", "io", "pathlib",
+    "tempfile", "shutil", "time", "random", "secrets", "logging", "s2v_tasks.adapters", "s2v_tasks.engine",
     "s2v_tasks.runs", "s2v_tasks.tasks", "s2v_tasks.flows", "s2v_tasks.emulator",
 }  # fmt: skip
 IMPURE_NAMES = {"open", "print", "input", "now", "utcnow", "today", "collect", "read_bytes", "read_text"}
@@ -26,9 +26,10 @@ DOORS = {
     "great_expectations": {"adapters/gx.py"},
     "sqlalchemy": {"adapters/connection.py", "adapters/database.py", "adapters/tables.py"},
     "httpx": {
-        "adapters/allowance.py", "adapters/dashscope.py", "adapters/images.py", "emulator/judge.py",
-        "prefect_command.py", "shards.py",
+        "adapters/allowance.py", "adapters/dashscope.py", "adapters/hosts.py", "adapters/images.py",
+        "emulator/judge.py", "prefect_command.py", "shards.py",
     },
+    "aiohttp": {"adapters/hosts.py", "adapters/images.py"},
     "prefect": {
         "adapters/allowance.py", "adapters/artifacts.py", "adapters/events.py", "adapters/prefect_server.py",
         "adapters/prefect_setup.py", "approval.py", "blocks.py", "cli.py", "curation.py", "finish.py",

@@ -23,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s2v_tasks.adapters.images import FetchOptions, ImageFetcher
+from s2v_tasks.adapters.hosts import FetchOptions
+from s2v_tasks.adapters.images import ImageFetcher
 from s2v_tasks.errors import S2VError
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Screened
 
@@ -206,7 +207,7 @@ async def test_a_long_header_is_followed_by_ranges_on_one_connection() -> None:
 
 async def test_a_header_in_thousands_of_pieces_takes_few_requests() -> None:
     """Ranges grow, so that small segments are not fetched one by one."""
-    data = GOOD[:2] + b"\xff\xfe\x00\x12sixteen bytes...." * 20_000 + GOOD[2:]
+    data = GOOD[:2] + (b"\xff\xfe\x00\x42" + b"." * 64) * 4_000 + GOOD[2:]
     async with serving(file(data)) as server:
         assert await look(server.url()) == [KEPT]
     assert len(server.asked) < 10
@@ -226,7 +227,7 @@ async def test_a_server_that_ignores_ranges_is_read_until_enough_is_known() -> N
 
     async with serving(endless) as server:
         assert await look(server.url()) == [KEPT]
-    assert sent < 20_000_000  # socket buffers
+    assert sent < 8_000_000  # the sender's buffer, mostly
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -376,7 +377,7 @@ async def test_a_private_address_is_refused_without_a_connection() -> None:
         return ["93.184.215.14", "127.0.0.1"]
 
     async with serving(file(GOOD)) as server:
-        strict = FetchOptions()
+        strict = FetchOptions(ports=frozenset({server.port}))
         urls = [server.url(), server.url(host="127.0.0.1"), server.url(host="[::ffff:7f00:1]")]
         assert await look(urls[0], options=strict, resolver=mixed) == [Screened(KEY, "private_address")]
         seen = await look(*urls[1:], server.url(host="2130706433"), options=strict, resolver=None)
@@ -461,11 +462,11 @@ async def test_the_system_knows_this_machine() -> None:
 
 
 async def test_a_reset_is_looked_at_again_after_the_others() -> None:
-    """A trouble that may pass costs one late look, in a new connection."""
-    async with serving(in_turn(hang_up, file(GOOD))) as server:
+    """A connection that breaks is opened once more at once, and if that breaks, late."""
+    async with serving(in_turn(hang_up, hang_up, file(GOOD))) as server:
         one = FetchOptions(allow_private_hosts=True, per_host=1)
         assert await look(server.url("/1"), server.url("/2"), options=one) == [KEPT, KEPT]
-        assert [asked.target for asked in server.asked] == ["/1", "/2", "/1"]
+        assert [asked.target for asked in server.asked] == ["/1", "/1", "/2", "/1"]
         server.answer = hang_up
         assert await look(server.url()) == [Screened(KEY, "timeout")]
 
