@@ -118,7 +118,9 @@ def curate(
         typer.Option(help="sqlite:///PATH or postgresql://... [default: S2V_LEDGER_URL, OUT/ledger.sqlite3]"),
     ] = None,
     account: Annotated[str, typer.Option(help="Runs of one account share its rate.")] = "default",
-    budget_name: Annotated[str | None, typer.Option(help="Runs with this name share one cap.")] = None,
+    budget_name: Annotated[
+        str | None, typer.Option(help="Runs with this name share one cap: the latest --budget-usd.")
+    ] = None,
     on_unknown: OnUnknownAnswer = "retry",
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,

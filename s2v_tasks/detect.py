@@ -209,6 +209,12 @@ class Answer:
         return self.kind is Kind.THROTTLED and self.code in _BURST_CODES
 
     @property
+    def words(self) -> str:
+        """What came, in words: status, code and message."""
+        status = f"HTTP {self.http_status}" if self.http_status else "no HTTP answer"
+        return " ".join(part for part in (status, self.code, self.message) if part)
+
+    @property
     def outcome(self) -> Outcome:
         """The picture's outcome if no further attempt is made."""
         if self.kind is Kind.VERDICT:
@@ -272,6 +278,32 @@ def read_answer(profile: Profile, status: int, headers: Mapping[str, str], body:
         retry_after_s=_retry_after(headers.get("retry-after")),
         late_retry=rule.late_retry,
         remembered=rule.remembered,
+    )
+
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "CommodityNotPurchased": "activate the model in the vendor's console",
+    "Arrearage": "pay the account's balance in the vendor's console",
+    "overdue": "pay the account's bill in the vendor's console",
+    "quota": "the free quota is used up: switch off 'free tier only' in the vendor's console",
+    "BadRequest": "the vendor refuses the request as such: update this program",
+    "UnsupportedOperation": "the vendor does not let this account call the model this way: ask its support",
+    "not exist": "check the model's name and the region of the vendor's base URL",
+    "401": "check DASHSCOPE_API_KEY: it must be a key of the China (Beijing) region and of this workspace",
+    "403": "grant the account access to the model (and the workspace) in the vendor's console",
+    "404": "check the model's and the workspace's name, and the region of the base URL",
+}
+"""What to do, by what stands in the answer; the first that fits."""
+_SEE: Final = "see the vendor's error-code page"
+
+
+def refusal(answer: Answer) -> str:
+    """What to say of a refused account, and what to do about it."""
+    text = f"{answer.http_status} {answer.code} {answer.message}".casefold()
+    advice = next((say for sign, say in _ADVICE.items() if sign.casefold() in text), _SEE)
+    return (
+        f"the vendor refuses the account ({answer.words}); {advice}."
+        " Everything received is kept: run the same command again afterwards"
     )
 
 

@@ -9,16 +9,16 @@ goes through a reservation of its own.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Lease
-from s2v_tasks.detect import Answer, Kind, Request, build_request, no_answer
+from s2v_tasks.detect import Answer, Kind, Request, build_request, no_answer, refusal
 from s2v_tasks.errors import AccountRefused, LedgerUnavailable, Outage, RunStopped
 from s2v_tasks.ledger import (
     BUDGET_SPENT,
@@ -28,6 +28,8 @@ from s2v_tasks.ledger import (
     Reserved,
     Spent,
     Standing,
+    best_of,
+    charged,
     is_success,
     lost_verdict,
     unasked,
@@ -173,19 +175,7 @@ class Engine:
         await self._stop.wait()
 
     def _charged(self, verdict: Verdict, standing: Standing) -> Verdict:
-        verdict = standing.verdict or verdict  # the ledger's word, with the time it was given
-        asked, decided = standing.calls_run > 0, verdict.outcome is not Outcome.UNSPENT
-        reused = verdict.outcome is Outcome.UNKNOWN and not asked
-        if standing.verdict is not None:
-            reused = standing.verdict_run != self._lease.run_id
-        return replace(
-            verdict,
-            attempts=standing.calls_run,
-            cost_micro_usd=standing.charges_run,
-            paid_micro_usd=standing.charges,
-            from_ledger=reused,
-            judged_at=verdict.judged_at or (self._clock.utcnow() if asked and decided else None),
-        )
+        return charged(verdict, standing, self._lease.run_id, self._clock.utcnow())
 
     # -- one picture ---------------------------------------------------------------------------------------
 
@@ -195,7 +185,7 @@ class Engine:
         while True:
             came = await self._ask(candidate)
             if isinstance(came, Verdict):
-                verdict = came if answer is None else _best(came, answer)
+                verdict = came if answer is None else best_of(came, answer)
                 break
             answer = came
             delay_s = self._retry_in(answer, history)
@@ -364,7 +354,7 @@ class Engine:
         if answer.kind is not Kind.VERDICT:
             self.tally.codes[answer.code or answer.reason or "?"] += 1
         if answer.kind is Kind.ACCOUNT:
-            self.stop(_account_refused(answer))
+            self.stop(AccountRefused(refusal(answer), request_id=answer.request_id))
         if is_success(answer):
             self._failures, self._failing_since = 0, None
             return
@@ -375,7 +365,7 @@ class Engine:
         if silent_s > self._retries.outage_after_s:
             self.stop(
                 Outage(
-                    f"the service gave no usable answer for {silent_s:.0f} s (last: {_words(answer)});"
+                    f"the service gave no usable answer for {silent_s:.0f} s (last: {answer.words});"
                     " everything received is kept: run the same command again later"
                 )
             )
@@ -416,42 +406,3 @@ class Engine:
         finally:
             for sleep in sleeps:
                 sleep.cancel()
-
-
-def _best(came: Verdict, answer: Answer) -> Verdict:
-    """The verdict when no retry could be made: an answer about the picture, or a lost one, stands."""
-    stands = answer.billing is Billing.UNKNOWN or answer.late_retry
-    if came.outcome in {Outcome.UNSPENT, Outcome.UNKNOWN} and stands:
-        return verdict_of(came.image_key, answer)
-    return came
-
-
-def _words(answer: Answer) -> str:
-    status = f"HTTP {answer.http_status}" if answer.http_status else "no HTTP answer"
-    return " ".join(part for part in (status, answer.code, answer.message) if part)
-
-
-_ADVICE: Final[Mapping[str, str]] = {
-    "CommodityNotPurchased": "activate the model in the vendor's console",
-    "Arrearage": "pay the account's balance in the vendor's console",
-    "overdue": "pay the account's bill in the vendor's console",
-    "quota": "the free quota is used up: switch off 'free tier only' in the vendor's console",
-    "BadRequest": "the vendor refuses the request as such: update this program",
-    "UnsupportedOperation": "the vendor does not let this account call the model this way: ask its support",
-    "not exist": "check the model's name and the region of the vendor's base URL",
-    "401": "check DASHSCOPE_API_KEY: it must be a key of the China (Beijing) region and of this workspace",
-    "403": "grant the account access to the model (and the workspace) in the vendor's console",
-    "404": "check the model's and the workspace's name, and the region of the base URL",
-}
-"""What to do, by what stands in the answer; the first that fits."""
-_SEE: Final = "see the vendor's error-code page"
-
-
-def _account_refused(answer: Answer) -> AccountRefused:
-    text = f"{answer.http_status} {answer.code} {answer.message}".casefold()
-    advice = next((say for sign, say in _ADVICE.items() if sign.casefold() in text), _SEE)
-    return AccountRefused(
-        f"the vendor refuses the account ({_words(answer)}); {advice}."
-        " Everything received is kept: run the same command again afterwards",
-        request_id=answer.request_id,
-    )

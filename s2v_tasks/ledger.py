@@ -12,7 +12,8 @@ What counts against a budget is ``reserved + billed + unknown``, in whole pictur
 and never passed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
@@ -153,6 +154,31 @@ def lost_verdict(image_key: str) -> Verdict:
 def unasked(image_key: str, reason: str) -> Verdict:
     """The verdict on a picture that was not asked: ``budget_spent`` or ``run_stopped``."""
     return Verdict(image_key, Outcome.UNSPENT, reason)
+
+
+def best_of(came: Verdict, answer: Answer) -> Verdict:
+    """The verdict when no retry could be made: an answer about the picture, or a lost one, stands."""
+    stands = answer.billing is Billing.UNKNOWN or answer.late_retry
+    if came.outcome in {Outcome.UNSPENT, Outcome.UNKNOWN} and stands:
+        return verdict_of(came.image_key, answer)
+    return came
+
+
+def charged(verdict: Verdict, standing: Standing, run_id: str, now: datetime) -> Verdict:
+    """A verdict with what the ledger knows: whose it is, this run's calls and cost, all that was paid."""
+    verdict = standing.verdict or verdict  # the ledger's word, with the time it was given
+    asked, decided = standing.calls_run > 0, verdict.outcome is not Outcome.UNSPENT
+    reused = verdict.outcome is Outcome.UNKNOWN and not asked
+    if standing.verdict is not None:
+        reused = standing.verdict_run != run_id
+    return replace(
+        verdict,
+        attempts=standing.calls_run,
+        cost_micro_usd=standing.charges_run,
+        paid_micro_usd=standing.charges,
+        from_ledger=reused,
+        judged_at=verdict.judged_at or (now if asked and decided else None),
+    )
 
 
 def is_success(answer: Answer) -> bool:

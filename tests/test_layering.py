@@ -24,7 +24,9 @@ IMPURE_NAMES = {"open", "print", "input", "now", "utcnow", "today", "collect", "
 IMPURE_PREFIXES = ("scan_", "sink_", "read_parquet", "read_csv", "write_")
 DOORS = {
     "great_expectations": {"adapters/gx.py"},
-    "sqlalchemy": {"adapters/connection.py", "adapters/database.py", "adapters/tables.py"},
+    "sqlalchemy": {
+        "adapters/connection.py", "adapters/database.py", "adapters/leases.py", "adapters/tables.py",
+    },
     "httpx": {
         "adapters/allowance.py", "adapters/dashscope.py", "adapters/hosts.py", "adapters/images.py",
         "emulator/judge.py", "prefect_command.py", "shards.py",

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -54,9 +55,9 @@ ONCE: Final = (
 )
 """Steps of each run; the manifest's come at its start and at its end."""
 CASES: Final = (
-    *((step, where, SEEDS[n]) for step in OFTEN for n, where in enumerate(("first", "middle", "last"))),
-    *((step, "first", SEEDS[n % len(SEEDS)]) for n, step in enumerate(ONCE)),
-    *((step, "last", SEEDS[n % len(SEEDS)]) for n, step in enumerate(ONCE) if "manifest" in step),
+    *product(OFTEN, ("first", "middle", "last"), SEEDS),
+    *product(ONCE, ("first",), SEEDS),
+    *product((step for step in ONCE if "manifest" in step), ("last",), SEEDS),
 )
 
 
