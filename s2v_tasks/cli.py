@@ -119,7 +119,7 @@ def curate(
     ] = None,
     account: Annotated[str, typer.Option(help="Runs of one account share its rate.")] = "default",
     budget_name: Annotated[
-        str | None, typer.Option(help="Runs with this name share one cap: the latest --budget-usd.")
+        str | None, typer.Option(help="Runs with this name share one cap, the latest.")
     ] = None,
     on_unknown: OnUnknownAnswer = "retry",
     no_screen: NoScreen = False,
