@@ -1,6 +1,5 @@
 """Judge a finished run again, with other thresholds: no call, no cost."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -9,7 +8,7 @@ from prefect.states import Completed
 
 from s2v_tasks import gate as stage6
 from s2v_tasks import tasks
-from s2v_tasks.adapters import events
+from s2v_tasks.adapters import events, storage
 from s2v_tasks.adapters.folder import UNFINISHED, Manifest, RunFolder
 from s2v_tasks.errors import GateClosed, S2VError, UsageError
 from s2v_tasks.finish import failed
@@ -28,7 +27,7 @@ async def gate(run_dir: str, thresholds: Thresholds | None = None, publish: bool
         publish: Also publish the run if the gate is open.
     """
     try:
-        folder = RunFolder.of(Path(run_dir))
+        folder = RunFolder.of(storage.place(run_dir))
         manifest = folder.read()
         if manifest.status in UNFINISHED:
             raise UsageError(

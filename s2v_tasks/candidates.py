@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -200,7 +200,7 @@ def identify(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
     first = pl.col("row").min().over("image_key")
     repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
     return (
-        rows.select(pl.col(url_column).alias("url"))
+        rows.select(_field(url_column, rows.collect_schema())[0].alias("url"))
         .with_row_index("row")
         .select(pl.col("row").cast(pl.Int64), "url", placed.alias("placed"))
         .unnest("placed")
@@ -219,21 +219,93 @@ def records(pictures: pl.DataFrame) -> list[Candidate]:
     return [Candidate(key, url) for key, url in pictures.select("image_key", "url").iter_rows()]
 
 
+def selected(
+    rows: pl.LazyFrame,
+    limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    stratify_by: str | None = None,
+) -> pl.LazyFrame:
+    """Return the rows that are part of the run, in order: the first ``limit``, and of these a sample.
+
+    The same rows and ``seed`` draw the same sample, on any machine and with any version: it depends on row
+    numbers alone. With ``stratify_by`` every value of that column, null too, gets its share of it.
+    """
+    rows = rows if limit is None else rows.head(limit)
+    if sample is None:
+        return rows
+    strata = pl.lit(0) if stratify_by is None else pl.col(stratify_by)
+    numbered = rows.with_row_index(_DRAWN)
+    drawn = (
+        numbered.select(_DRAWN, strata.alias("stratum"))
+        .with_columns(_lot(pl.col(_DRAWN), seed).alias("lot"))
+        # The n-th lot of a stratum of s rows stands at (n - 1/2) / s: the foremost hold every stratum evenly.
+        .with_columns(((pl.col("lot").rank("ordinal") - 0.5) / pl.len()).over("stratum").alias("place"))
+        .sort("place", "lot")
+        .head(sample)
+        .select(_DRAWN)
+    )
+    return numbered.join(drawn, on=_DRAWN, how="semi", maintain_order="left").drop(_DRAWN)
+
+
+_DRAWN: Final = "__s2v_drawn"
+
+
+def _lot(row: pl.Expr, seed: int) -> pl.Expr:
+    """Return a number for each row as if drawn by lot, each once: SplitMix64.
+
+    polars' own hash may change with its version; its unsigned integers wrap around, as this wants.
+    """
+    return _mixed(_mixed(_u64(seed)) + (row.cast(pl.UInt64) + 1) * _u64(0x9E3779B97F4A7C15))
+
+
+def _mixed(z: pl.Expr) -> pl.Expr:
+    z = (z ^ (z // 2**30)) * _u64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z // 2**27)) * _u64(0x94D049BB133111EB)
+    return z ^ (z // 2**31)
+
+
+def _u64(number: int) -> pl.Expr:
+    return pl.lit(number, pl.UInt64)
+
+
+def _field(name: str, schema: pl.Schema) -> tuple[pl.Expr, pl.DataType | None]:
+    """Return what a name means, a column or ``column.field`` of a struct, and its type (None: not there)."""
+    column, found = pl.col(name), schema.get(name)
+    if found is not None:
+        return column, found
+    outer, *inner = name.split(".")
+    column, found = pl.col(outer), schema.get(outer)
+    for part in inner:
+        fields: dict[str, Any] = dict(found) if isinstance(found, pl.Struct) else {}
+        column, found = column.struct.field(part), fields.get(part)
+    return column, found
+
+
 def check_columns(
-    schema: pl.Schema, url_column: str, added: Collection[str], segment_column: str | None = None
+    schema: pl.Schema,
+    url_column: str,
+    added: Collection[str],
+    segment_column: str | None = None,
+    stratify_by: str | None = None,
 ) -> None:
     """Refuse an input that can't be worked on; ``added`` are the columns that a run puts behind its own.
 
     Raises:
         InputError: a column is missing, the URLs are no strings, or a name is taken.
     """
-    for wanted in (url_column, segment_column):
-        if wanted is not None and wanted not in schema:
+    dtype = _field(url_column, schema)[1]
+    for wanted, there in (
+        (url_column, dtype is not None),
+        (segment_column, segment_column in schema),
+        (stratify_by, stratify_by in schema),
+    ):
+        if wanted is not None and not there:
             names = ", ".join(list(schema)[:_SHOWN_COLUMNS]) or "none"
             more = f" and {len(schema) - _SHOWN_COLUMNS} more" if len(schema) > _SHOWN_COLUMNS else ""
             raise InputError(f"the candidates have no column {wanted!r}; they have: {names}{more}")
-    if schema[url_column] != pl.String:
-        raise InputError(f"column {url_column!r} must hold strings, it holds {schema[url_column]}")
+    if dtype != pl.String:
+        raise InputError(f"column {url_column!r} must hold strings, it holds {dtype}")
     taken = [name for name in schema if name in added]
     if taken:
         names = ", ".join(map(repr, taken))

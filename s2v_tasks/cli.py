@@ -19,6 +19,7 @@ from s2v_tasks.errors import S2VError, UsageError
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+    from s2v_tasks.adapters.storage import Place
     from s2v_tasks.runs import Run
     from s2v_tasks.settings import CurateParameters
 
@@ -34,8 +35,18 @@ app.add_typer(prefect_command.app, name="prefect")
 
 _TYPER_INTERRUPTED = 130  # what Typer gives for a Ctrl-C
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
-Candidates = Annotated[str, typer.Argument(help="parquet, csv or ndjson; a path or a glob")]
-UrlColumn = Annotated[str, typer.Option(help="Column with the image URLs.")]
+Candidates = Annotated[
+    str | None,
+    typer.Argument(
+        help="parquet, csv or ndjson: a path, folder, glob, s3://..., hf://...", show_default=False
+    ),
+]
+Query = Annotated[
+    str | None, typer.Option(help="Instead: a SELECT to the database that S2V_SOURCE_URL names.")
+]
+UrlColumn = Annotated[
+    str, typer.Option(help="Column with the image URLs; image.url for a field of a struct.")
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N input rows.")]
 OnUnknownAnswer = Annotated[
     str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
@@ -98,11 +109,17 @@ def demo(
 
 @app.command()
 def curate(
-    candidates: Candidates,
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")],
+    out: Annotated[str, typer.Option(help="Folder for everything that is written; a path or s3://...")],
     budget_usd: Annotated[float, typer.Option(help="What this run may spend at most, USD.")],
+    candidates: Candidates = None,
+    query: Query = None,
     url_column: UrlColumn = "image_url",
     limit: Limit = None,
+    sample: Annotated[int | None, typer.Option(help="Only N of them, drawn by lot.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws the same sample again.")] = 0,
+    stratify_by: Annotated[
+        str | None, typer.Option(help="Every value of this column gets its share of the sample.")
+    ] = None,
     segment_column: Annotated[
         str | None, typer.Option(help="Every value of this column must pass the gate on its own too.")
     ] = None,
@@ -150,10 +167,17 @@ def curate(
         allow_partial=allow_partial,
     )
     parameters = _parameters(
-        candidates=candidates,
-        out=str(out),
+        candidates=_one_of(candidates, query),
+        out=out,
         budget_usd=budget_usd,
-        source={"url_column": url_column, "limit": limit, "segment_column": segment_column},
+        source={
+            "url_column": url_column,
+            "limit": limit,
+            "sample": sample,
+            "seed": seed,
+            "stratify_by": stratify_by,
+            "segment_column": segment_column,
+        },
         screening={"enabled": not no_screen, "allow_private_hosts": allow_private_hosts},
         thresholds=thresholds,
         spending={
@@ -169,7 +193,8 @@ def curate(
 
 @app.command()
 def estimate(
-    candidates: Candidates,
+    candidates: Candidates = None,
+    query: Query = None,
     budget_usd: Annotated[
         float | None, typer.Option(help="What a run would spend at most, USD. [default: no limit]")
     ] = None,
@@ -203,7 +228,7 @@ def estimate(
         "screening": {"enabled": not no_screen, "allow_private_hosts": allow_private_hosts, "sample": sample},
         "spending": {"on_unknown": on_unknown},
     }
-    values = {"candidates": candidates, "budget_usd": budget_usd, **groups}
+    values = {"candidates": _one_of(candidates, query), "budget_usd": budget_usd, **groups}
     asked = question(_checked(EstimateParameters, values))
     found, _ = asyncio.run(survey(asked, asked.scope.profile.rate_per_s))
     console = Console(highlight=False)
@@ -213,7 +238,7 @@ def estimate(
 
 @app.command()
 def gate(
-    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished run: OUT/runs/<run_id>")],
+    run_dir: Annotated[str, typer.Argument(help="Folder of a finished run: OUT/runs/<run_id>")],
     min_pass_rate: MinPassRate = None,
     max_cost_usd: MaxCost = None,
     max_cost_per_approved_usd: MaxCostPerApproved = None,
@@ -226,6 +251,7 @@ def gate(
 ) -> None:
     """Judge a finished run again: no call, no cost. Limits not named are those of the run."""
     from s2v_tasks.adapters.folder import RunFolder
+    from s2v_tasks.adapters.storage import place
     from s2v_tasks.settings import Thresholds
 
     given = _given(
@@ -237,12 +263,12 @@ def gate(
         max_unreachable_share=max_unreachable_share,
         allow_partial=allow_partial,
     )
-    former = RunFolder.of(run_dir).read().parameters.thresholds
+    former = RunFolder.of(place(run_dir)).read().parameters.thresholds
     thresholds = _checked(Thresholds, {**former.model_dump(), **given})
     _prepare_prefect(debug=debug)
     from s2v_tasks.flows.gate import gate as gate_flow
 
-    state = asyncio.run(gate_flow(str(run_dir), thresholds, publish, return_state=True))
+    state = asyncio.run(gate_flow(run_dir, thresholds, publish, return_state=True))
     error = _error_of(state)
     typer.echo(state.message)
     raise typer.Exit(0 if error is None else error.exit_status)
@@ -351,7 +377,7 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     return _show(state, run_dir)
 
 
-def _show(state: "State[Any]", run_dir: Path) -> int:
+def _show(state: "State[Any]", run_dir: "Place") -> int:
     """Print what came of a curation run, and give its exit status."""
     from rich.console import Console
 
@@ -366,7 +392,8 @@ def _show(state: "State[Any]", run_dir: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     verdicts, unspent = run_dir / "verdicts.parquet", 0
     if verdicts.exists():
-        summary = summarise(storage.parquet(verdicts).select(*SCHEMA).collect())
+        with storage.reaching(run_dir):
+            summary = summarise(storage.parquet(verdicts).select(*SCHEMA).collect())
         unspent = summary.unspent
         console.print(funnel(summary))
         console.print(money(summary))
@@ -397,6 +424,14 @@ def _prepare_prefect(*, debug: bool) -> None:
     from s2v_tasks.adapters.prefect_server import ensure_prefect_api
 
     ensure_prefect_api()
+
+
+def _one_of(candidates: str | None, query: str | None) -> str:
+    if query is None and candidates is not None:
+        return candidates
+    if query is None or candidates is not None:
+        raise UsageError("name the CANDIDATES, or a --query: one of them")
+    return f"sql:{query}"
 
 
 def _given(**options: object) -> dict[str, object]:

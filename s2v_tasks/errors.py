@@ -10,6 +10,7 @@ A "no" (a picture that fails, a closed gate inside a report) is a value; an obst
     │   ├── Outage               1    yes  no answer for too long
     │   ├── LeaseLost            1    yes  another process took this run over
     │   ├── LedgerUnavailable    1    yes  the ledger can't be read or written
+    │   ├── StorageUnavailable   1    yes  the object store can't be read or written
     │   └── Interrupted          1    yes  a signal or a cancel
     ├── NotApproved              1    no   too dear without a person's yes: nothing was asked
     ├── GateClosed               3    no   the data set is not good enough, or too dear
@@ -70,6 +71,10 @@ class LeaseLost(RunStopped):
 
 class LedgerUnavailable(RunStopped):
     """The ledger's database does not answer, is locked or is full."""
+
+
+class StorageUnavailable(RunStopped):
+    """The object store that holds the output does not answer, or refuses."""
 
 
 class Interrupted(RunStopped):

@@ -1,9 +1,9 @@
 """How a run ends: its manifest, its page, and the Prefect state that says the same in words."""
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -12,7 +12,8 @@ from prefect.states import Completed, Failed
 from s2v_tasks import gate as stage6
 from s2v_tasks.adapters import events, storage
 from s2v_tasks.adapters.artifacts import show_summary
-from s2v_tasks.adapters.folder import Status
+from s2v_tasks.adapters.folder import RunFolder, Status
+from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import AccountRefused, BudgetSpent, GateClosed, LedgerUnavailable, S2VError
 from s2v_tasks.ledger import State as AttemptState
 from s2v_tasks.ledger import usd
@@ -28,7 +29,7 @@ class Curated:
     """What a curation run came to, for callers: the `curate` flow's result."""
 
     run_id: str
-    run_dir: Path
+    run_dir: Place
     status: Status
     summary: Summary
     publication: Publication | None
@@ -44,7 +45,7 @@ async def ended(
 
     Without a ``report`` the run stopped on the way.
     """
-    summary = summarise(storage.parquet(run.folder.verdicts).select(*SCHEMA).collect())
+    summary = await asyncio.to_thread(_summary, run.folder)
     status, error, message = _end(run, summary, report, publication)
     cost_usd = {}
     with contextlib.suppress(LedgerUnavailable):  # the reason why the run stopped: it says so itself
@@ -62,12 +63,12 @@ async def ended(
             "cost_usd": cost_usd,
             "data_set_cost_usd": summary.data_set_cost_usd,
             "gate": _gate(report),
-            "files": run.folder.hashes(),
+            "files": await asyncio.to_thread(run.folder.hashes),
         }
     )
-    run.folder.write(run.manifest)
+    await asyncio.to_thread(run.folder.write, run.manifest)
     if status != "stopped":
-        run.folder.clean()
+        await asyncio.to_thread(run.folder.clean)
     _tell(run, summary, report, publication)
     gate = stage6.words(report) if report is not None else "not judged: the run stopped on the way."
     await show_summary(summary, message, gate=gate, rate=_pace(run))
@@ -79,6 +80,11 @@ def begun(run: Run) -> None:
     """Tell that a run has started, or goes on."""
     words = f"curating {run.manifest.rows} candidates for at most USD {run.parameters.budget_usd:g}"
     events.tell("s2v.run.started", _payload(run, words))
+
+
+def _summary(folder: RunFolder) -> Summary:
+    with storage.reaching(folder.path):
+        return summarise(storage.parquet(folder.verdicts).select(*SCHEMA).collect())
 
 
 def failed(error: S2VError) -> State[Any]:

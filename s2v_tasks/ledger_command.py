@@ -71,11 +71,11 @@ def reconcile(
     import polars as pl
 
     from s2v_tasks import books
-    from s2v_tasks.adapters import storage
+    from s2v_tasks.adapters import sources
 
     if not invoice.is_file():
         raise InputError(f"no such file: {invoice}; name the vendor's CSV")
-    with storage.reading(str(invoice)):
+    with sources.reading(str(invoice)):
         invoiced = pl.read_csv(invoice, infer_schema=False)
     if column not in invoiced.columns:
         raise InputError(f"{invoice} has no column {column!r}; it has: {', '.join(invoiced.columns)}")

@@ -5,17 +5,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 from pydantic import ValidationError
 
 from s2v_tasks import candidates as stage1
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.connection import absolute
 from s2v_tasks.adapters.dashscope import Access, service_of
 from s2v_tasks.adapters.folder import identity, masked
-from s2v_tasks.errors import UsageError
+from s2v_tasks.adapters.objects import ObjectPath
+from s2v_tasks.adapters.sources import Found
+from s2v_tasks.adapters.storage import Place
+from s2v_tasks.errors import StorageUnavailable, UsageError
 from s2v_tasks.ledger import Scope, images_bought
 from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.settings import CurateParameters, DashScope, Environment, EstimateParameters, Service
+from s2v_tasks.settings import CurateParameters, DashScope, Environment, EstimateParameters, Service, Source
 from s2v_tasks.verdicts import SCHEMA
 
 
@@ -24,7 +28,7 @@ class Question:
     """What an estimate is of. ``ledger_url`` None: no ledger, so nothing is known."""
 
     parameters: EstimateParameters
-    files: list[Path]
+    files: list[Found]
     service: str
     ledger_url: str | None = field(repr=False)  # it may hold a password
 
@@ -49,9 +53,9 @@ class Plan(Question):
         return self.ledger_url == _own_ledger(self.out)
 
     @property
-    def out(self) -> Path:
+    def out(self) -> Place:
         """The folder everything is written below."""
-        return Path(self.parameters.out).resolve()
+        return storage.place(self.parameters.out)
 
 
 def plan(parameters: CurateParameters, access: Access | None = None, ledger: str | None = None) -> Plan:
@@ -65,20 +69,25 @@ def plan(parameters: CurateParameters, access: Access | None = None, ledger: str
     """
     access = access or environment_access()
     _check_key(access.api_key.get_secret_value())
-    check_out(Path(parameters.out))
+    out = storage.place(parameters.out)
+    check_out(out)
     files = _readable(parameters, SCHEMA)
     if not images_bought(parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd):
         raise UsageError(
             f"a budget of USD {parameters.budget_usd} buys no picture at"
             f" USD {WAN22_S2V_DETECT.price_micro_usd / 1e6} each; raise --budget-usd"
         )
-    own = _own_ledger(Path(parameters.out).resolve())
-    ledger_url = absolute(ledger or parameters.spending.ledger or Environment().ledger_url or own)
+    url = ledger or parameters.spending.ledger or Environment().ledger_url or _own_ledger(out)
+    if url is None:
+        raise UsageError(
+            f"--out {out} holds no ledger, for that is a database: name one with --ledger or S2V_LEDGER_URL"
+        )
+    ledger_url = absolute(url)
     service = service_of(access.base_url)
     # However the same files are spelt, from whatever folder, it is the same run.
-    placed = {name: str(Path(getattr(parameters, name)).absolute()) for name in ("candidates", "out")}
+    placed = {name: sources.spelt(getattr(parameters, name)) for name in ("candidates", "out")}
     spelt = parameters.model_copy(update=placed)
-    run_identity = identity(spelt, service, masked(ledger_url), storage.fingerprint(files))
+    run_identity = identity(spelt, service, masked(ledger_url), sources.fingerprint(files))
     return Plan(parameters, files, service, ledger_url, access, run_identity)
 
 
@@ -97,13 +106,30 @@ def question(parameters: EstimateParameters) -> Question:
     return Question(parameters, files, service_of(base_url), absolute(url) if url else None)
 
 
-def _readable(parameters: EstimateParameters, added: Collection[str] = ()) -> list[Path]:
-    """The files of the candidates, in which the wanted columns are, and none that will be ``added``."""
-    files, source = storage.find(parameters.candidates), parameters.source
-    with storage.reading(parameters.candidates):
-        schema = storage.scan(files).collect_schema()
-    stage1.check_columns(schema, source.url_column, added, source.segment_column)
+def rows_of(asked: Question, added: Collection[str] = ()) -> pl.LazyFrame:
+    """The candidates that are part of the run, not read yet; none of their columns will be ``added``.
+
+    Raises:
+        InputError: A column is missing or clashes.
+    """
+    source = asked.parameters.source
+    rows = sources.scan(asked.files)
+    _check_columns(rows.collect_schema(), source, added)
+    return stage1.selected(rows, source.limit, source.sample, source.seed, source.stratify_by)
+
+
+def _readable(parameters: EstimateParameters, added: Collection[str] = ()) -> list[Found]:
+    """What the candidates name; the wanted columns are in it, and none that will be ``added``."""
+    files = sources.find(parameters.candidates)
+    with sources.reading(parameters.candidates):
+        schema = sources.schema(files)
+    if schema is not None:
+        _check_columns(schema, parameters.source, added)
     return files
+
+
+def _check_columns(schema: pl.Schema, source: Source, added: Collection[str]) -> None:
+    stage1.check_columns(schema, source.url_column, added, source.segment_column, source.stratify_by)
 
 
 def environment_access() -> Access:
@@ -137,16 +163,22 @@ def _check_key(api_key: str) -> None:
         )
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Place) -> None:
     """Refuse an output folder that can't be made or written.
 
     Raises:
         UsageError: It, or what it would be in, is no folder or not ours to write.
     """
+    if isinstance(out, ObjectPath):
+        try:
+            out.folders()
+        except StorageUnavailable as error:
+            raise UsageError(f"--out {error.message}") from None
+        return
     there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UsageError(f"--out {out}: {there} is no folder that may be written; name another")
 
 
-def _own_ledger(out: Path) -> str:
-    return f"sqlite:///{out / 'ledger.sqlite3'}"
+def _own_ledger(out: Place) -> str | None:
+    return f"sqlite:///{out / 'ledger.sqlite3'}" if isinstance(out, Path) else None

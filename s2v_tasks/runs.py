@@ -19,7 +19,7 @@ import polars as pl
 
 from s2v_tasks import candidates as stage1
 from s2v_tasks import verdicts as stage5
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.clock import Clock, SystemClock
 from s2v_tasks.adapters.dashscope import DetectClient
 from s2v_tasks.adapters.database import LedgerDatabase
@@ -46,7 +46,7 @@ from s2v_tasks.errors import (
 )
 from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought, usd
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened
-from s2v_tasks.plan import Plan
+from s2v_tasks.plan import Plan, rows_of
 from s2v_tasks.settings import CurateParameters, Screening
 
 CHUNK_ROWS: Final = 1_000
@@ -156,6 +156,10 @@ class Run:
         Raises:
             ConservationError: Rows or outcomes do not add up.
         """
+        with storage.reaching(self.folder.path):
+            return self._collect()
+
+    def _collect(self) -> dict[str, int]:
         if self.is_published:
             written = storage.parquet(self.folder.verdicts).select(*stage5.SCHEMA).collect()
             return stage5.conserved(written, self.identified.height)
@@ -225,7 +229,7 @@ async def open_run(
             identified,
             {screened.image_key: screened for screened in seen},
         )
-        folder.write(run.manifest)
+        await asyncio.to_thread(folder.write, run.manifest)
         await stack.enter_async_context(_beating(ledger, lease, engine))
         stack.push_async_callback(_close, run)  # the lease is kept until the last call has settled
         stack.enter_context(_stopping_on_signals(engine))
@@ -238,7 +242,7 @@ async def open_run(
         except S2VError as error:
             if not isinstance(error, LeaseLost):  # else the folder is another process's now
                 run.manifest = run.manifest.model_copy(update={"status": "stopped", "message": str(error)})
-                folder.write(run.manifest)
+                await asyncio.to_thread(folder.write, run.manifest)
             raise
         finally:
             CURRENT.reset(token)
@@ -279,12 +283,11 @@ def _manifest(planned: Plan, folder: RunFolder, clock: Clock) -> Manifest:
 def _snapshot(planned: Plan, folder: RunFolder) -> pl.DataFrame:
     """Keep the input as it is now, and name its pictures: what is paid for can't change under way."""
     source = planned.parameters.source
-    with storage.reading(planned.parameters.candidates):
+    with sources.reading(planned.parameters.candidates):
         if not folder.rows.exists():
-            rows = storage.scan(planned.files)
-            storage.sink(rows if source.limit is None else rows.head(source.limit), folder.rows)
-        urls = storage.parquet(folder.rows).select(source.url_column)
-        identified = stage1.identify(urls, source.url_column).collect(engine="streaming")
+            storage.sink(rows_of(planned, stage5.SCHEMA), folder.rows)
+        rows = storage.parquet(folder.rows)
+        identified = stage1.identify(rows, source.url_column).collect(engine="streaming")
     if identified.is_empty():
         raise InputError(f"{planned.parameters.candidates} holds no rows; there is nothing to curate")
     return identified

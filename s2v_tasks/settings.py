@@ -73,9 +73,18 @@ class Thresholds(Frozen):
 class Source(Frozen):
     """Which rows of the candidates make the data set."""
 
-    url_column: str = Field("image_url", title="URL column", min_length=1)
+    url_column: str = Field(
+        "image_url", title="URL column", min_length=1, description="a field of a struct: image.url"
+    )
     limit: int | None = Field(
         None, title="First rows only", ge=1, description="the rest is not part of the run"
+    )
+    sample: int | None = Field(
+        None, title="Sample of so many rows", ge=1, description="drawn from those rows, kept in their order"
+    )
+    seed: int = Field(0, title="Seed", ge=0, lt=2**32, description="the same seed draws the same rows")
+    stratify_by: str | None = Field(
+        None, title="Stratify by column", description="the sample holds every value in its proportion"
     )
     segment_column: str | None = Field(
         None, title="Segment column", description="every segment must pass the gate on its own too"
@@ -190,6 +199,7 @@ class Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="S2V_", frozen=True)
 
     ledger_url: str | None = None
+    source_url: SecretStr | None = None
 
 
 class Service(BaseSettings):

@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from s2v_tasks import candidates as stage1
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import sources
 from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.database import LedgerDatabase
@@ -15,7 +15,7 @@ from s2v_tasks.adapters.lease import Holder, Lease
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.ledger import images_bought
 from s2v_tasks.models import Screened
-from s2v_tasks.plan import Question
+from s2v_tasks.plan import Question, rows_of
 from s2v_tasks.runs import CHUNK_ROWS, fetcher_of
 
 SEED: Final = 0
@@ -58,11 +58,9 @@ async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Scr
 
 
 def _identified(asked: Question) -> pl.DataFrame:
-    source = asked.parameters.source
-    with storage.reading(asked.parameters.candidates):
-        urls = storage.scan(asked.files).select(source.url_column)
-        urls = urls if source.limit is None else urls.head(source.limit)
-        return stage1.identify(urls, source.url_column).collect(engine="streaming")
+    with sources.reading(asked.parameters.candidates):
+        rows = rows_of(asked)
+        return stage1.identify(rows, asked.parameters.source.url_column).collect(engine="streaming")
 
 
 def _is_missing(url: str) -> bool:

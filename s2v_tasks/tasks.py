@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -25,6 +24,7 @@ from s2v_tasks import publish as stage7
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import gx, storage
 from s2v_tasks.adapters.folder import RunFolder
+from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import UsageError
 from s2v_tasks.models import WAN22_S2V_DETECT, GateReport
 from s2v_tasks.runs import CURRENT, Run, fetcher_of
@@ -88,7 +88,7 @@ async def verdicts() -> dict[str, int]:
 
 @task(**_QUIET)
 async def gate(
-    run_dir: Path, thresholds: Thresholds, segment_column: str | None = None, *, again: bool = False
+    run_dir: Place, thresholds: Thresholds, segment_column: str | None = None, *, again: bool = False
 ) -> GateReport:
     """Judge a run's verdicts and write the report and its Data Docs beside them.
 
@@ -111,14 +111,15 @@ async def gate(
     report = await asyncio.to_thread(
         _judge, folder, thresholds, segment_column, judged_at, folder.path / f"data_docs{stamp}"
     )
-    storage.write_json(folder.path / f"gate{stamp}.json", _document(report, thresholds))
+    document = _document(report, thresholds)
+    await asyncio.to_thread(storage.write_json, folder.path / f"gate{stamp}.json", document)
     for expectation in report.failed:
         get_run_logger().warning("gate: %s", expectation)
     return report
 
 
 @task(**_QUIET)
-async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | None:
+async def publish(run_dir: Place, report: GateReport) -> stage7.Publication | None:
     """Move the pointer ``OUT/published/current.json`` to a run's approved file, if its gate is open.
 
     Args:
@@ -134,12 +135,17 @@ async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | Non
     folder = RunFolder.of(run_dir)
     if not stage7.may_publish(report):
         return None
-    manifest = folder.read()
+    return await asyncio.to_thread(_publish, folder, report)
+
+
+def _publish(folder: RunFolder, report: GateReport) -> stage7.Publication | None:
+    with storage.reaching(folder.path):
+        rows = storage.parquet(folder.approved).select(pl.len()).collect().item()
     publication = stage7.Publication(
         run_id=folder.run_id,
-        started_at=manifest.started_at.isoformat(),
+        started_at=folder.read().started_at.isoformat(),
         path=str(folder.approved),
-        rows=storage.parquet(folder.approved).select(pl.len()).collect().item(),
+        rows=rows,
         sha256=storage.sha256(folder.approved),
         cost_usd=report.facts[0].cost_usd,
         data_set_cost_usd=report.facts[0].data_set_cost_usd,
@@ -149,18 +155,21 @@ async def publish(run_dir: Path, report: GateReport) -> stage7.Publication | Non
 
 
 def _judge(
-    folder: RunFolder, thresholds: Thresholds, segment_column: str | None, judged_at: datetime, docs: Path
+    folder: RunFolder, thresholds: Thresholds, segment_column: str | None, judged_at: datetime, docs: Place
 ) -> GateReport:
     verdicts = storage.parquet(folder.verdicts)
-    own = verdicts.select(*stage5.SCHEMA).collect()
-    stage6.check_unique(own)
-    frame = stage6.facts_of(verdicts, segment_column).collect()
-    segments = 0
-    if segment_column is not None:
-        segments = verdicts.select(pl.col(segment_column).n_unique()).collect().item()
+    with storage.reaching(folder.path):
+        own = verdicts.select(*stage5.SCHEMA).collect()
+        stage6.check_unique(own)
+        frame = stage6.facts_of(verdicts, segment_column).collect()
+        segments = 0
+        if segment_column is not None:
+            segments = verdicts.select(pl.col(segment_column).n_unique()).collect().item()
     rows = folder.read().rows  # counted where they were read
     parameters = stage6.parameters(thresholds, rows=rows, segments=segments)
-    return stage6.report(gx.judge(own, frame, parameters, docs), stage6.read_facts(frame), judged_at)
+    with storage.filled(docs) as local:
+        judged = gx.judge(own, frame, parameters, local)
+    return stage6.report(judged, stage6.read_facts(frame), judged_at)
 
 
 def _document(report: GateReport, thresholds: Thresholds) -> dict[str, object]:

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -19,6 +18,7 @@ from s2v_tasks.estimate import headline, lines
 from s2v_tasks.models import Outcome
 
 if TYPE_CHECKING:
+    from s2v_tasks.adapters.storage import Place
     from s2v_tasks.approval import Approval
     from s2v_tasks.estimate import Estimate
     from s2v_tasks.runs import Run
@@ -174,9 +174,9 @@ def ask(bar: LiveBar, estimate: "Estimate", parameters: "CurateParameters") -> "
     return Approval(decision="stop")
 
 
-def places(run_dir: Path) -> list[tuple[str, Path]]:
+def places(run_dir: "Place") -> "list[tuple[str, Place]]":
     """Where to look for more, of what is there."""
-    found = [
+    found: list[tuple[str, Place]] = [
         ("verdicts", run_dir / "verdicts.parquet"),
         ("approved", run_dir / "approved.parquet"),
         ("Data Docs", run_dir / "data_docs" / "index.html"),

@@ -23,6 +23,10 @@ SETTINGS = {
     "PYTHONPATH": str(LOOPBACK),
     "TESTS_BLOCKED_LOG": str(SESSION_DIR / "blocked.log"),
     "NO_PROXY": "*",
+    # The store's client is no Python: without a server of the tests it finds nobody, and asks nobody else.
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
 }
 """For this process and, inherited, for every child."""
 
@@ -56,6 +60,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def session_dir() -> Path:
     """A folder for what lives as long as the session."""
     return SESSION_DIR
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables that lead to an S3-speaking server, which lives as long as the tests."""
+    from object_store import running
+
+    with running(tmp_path_factory.mktemp("object-store")) as env:
+        yield env
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2v_tasks import candidates
 from s2v_tasks.candidates import (
     FAMILIES,
     REFUSALS,
@@ -252,3 +253,83 @@ def test_an_input_that_cannot_be_used_is_refused_in_one_line(
 def test_a_good_input_is_accepted() -> None:
     """The URL column, a segment column of any type and columns of the user's own are fine."""
     check_columns(pl.Schema({"image_url": pl.String, "country": pl.Int64}), "image_url", {"row"}, "country")
+
+
+# -- which rows ------------------------------------------------------------------------------------------
+
+
+def numbered(count: int) -> pl.LazyFrame:
+    return pl.LazyFrame({"n": range(count)}).with_columns(kind=pl.when(pl.col("n") % 10 == 0).then(1))
+
+
+def test_a_sample_is_the_same_on_any_day() -> None:
+    """The seed decides, not the machine or the version of a library: these rows, in their order."""
+    drawn = (2, 33, 42, 53, 94)
+    rows = numbered(100)
+    assert tuple(candidates.selected(rows, sample=5).collect()["n"]) == drawn
+    again = candidates.selected(rows, sample=5, seed=0)
+    assert tuple(again.collect(engine="streaming")["n"]) == drawn
+    other = candidates.selected(rows, sample=5, seed=1).collect()["n"]
+    assert tuple(other) != drawn
+    assert other.is_sorted()
+
+
+def test_lots_are_those_of_splitmix64() -> None:
+    """The generator's published first outputs: polars' integers wrap around as it needs."""
+    numbers = pl.DataFrame({"row": [0, 1, 2]}).select(candidates._lot(pl.col("row"), 0).alias("row"))  # noqa: SLF001
+    assert numbers["row"].to_list() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sample_is_even(seed: int) -> None:
+    """About as many of each tenth of the rows; nothing twice, nothing else; a limit comes first."""
+    drawn = candidates.selected(numbered(12_000), limit=10_000, sample=1_000, seed=seed).collect()["n"]
+    assert drawn.n_unique() == 1_000
+    tenths = (drawn // 1_000).value_counts()["count"]
+    assert len(tenths) == 10
+    assert tenths.min() > 60  # type: ignore[operator]
+    assert tenths.max() < 140  # type: ignore[operator]
+
+
+@given(
+    st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=1, max_size=60),
+    st.integers(1, 70),
+    st.integers(0, 9),
+)
+def test_every_value_gets_its_share_of_a_stratified_sample(
+    kinds: list[str | None], size: int, seed: int
+) -> None:
+    """Its exact share of the sample, to within one row; null is a value too; all rows if asked for more."""
+    rows = pl.LazyFrame({"kind": kinds}, schema={"kind": pl.String}).with_row_index("n")
+    drawn = candidates.selected(rows, sample=size, seed=seed, stratify_by="kind").collect()
+    assert drawn.height == min(size, len(kinds))
+    assert drawn["n"].is_sorted()
+    for kind in set(kinds):
+        share = drawn.height * kinds.count(kind) / len(kinds)
+        got = drawn["kind"].to_list().count(kind)
+        assert abs(got - share) <= 1.5
+
+
+def test_without_a_sample_rows_are_left_as_they_are() -> None:
+    """No number is added and none is lost; the first rows may be asked for."""
+    rows = numbered(9)
+    assert candidates.selected(rows).collect().equals(rows.collect())
+    assert candidates.selected(rows, limit=4).collect().equals(rows.collect().head(4))
+    assert candidates.selected(rows, sample=20).collect().equals(rows.collect())
+
+
+def test_a_url_may_be_a_field_of_a_struct() -> None:
+    """By its path; a column that is really called so comes first; missing ones are named."""
+    nested = pl.LazyFrame({"image": [{"meta": {"url": "http://a/1"}}, {"meta": {"url": None}}, None]})
+    schema = nested.collect_schema()
+    candidates.check_columns(schema, "image.meta.url", ())
+    assert identify(nested, "image.meta.url").collect()["url"].to_list() == ["http://a/1", None, None]
+    flat = nested.with_columns(pl.lit("http://b/1").alias("image.meta.url"))
+    assert identify(flat, "image.meta.url").collect()["url"].to_list() == ["http://b/1"] * 3
+    for missing in ("image.url", "image.meta.url.x", "other.url", "."):
+        with pytest.raises(InputError, match="no column"):
+            candidates.check_columns(schema, missing, ())
+    with pytest.raises(InputError, match="must hold strings"):
+        candidates.check_columns(schema, "image.meta", ())
+    with pytest.raises(InputError, match="no column 'kind'"):
+        candidates.check_columns(schema, "image.meta.url", (), stratify_by="kind")

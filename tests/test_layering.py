@@ -25,8 +25,10 @@ IMPURE_PREFIXES = ("scan_", "sink_", "read_parquet", "read_csv", "write_")
 DOORS = {
     "great_expectations": {"adapters/gx.py"},
     "sqlalchemy": {
-        "adapters/connection.py", "adapters/database.py", "adapters/leases.py", "adapters/tables.py",
+        "adapters/connection.py", "adapters/database.py", "adapters/leases.py", "adapters/query.py",
+        "adapters/tables.py",
     },
+    "obstore": {"adapters/objects.py"},
     "httpx": {
         "adapters/allowance.py", "adapters/dashscope.py", "adapters/hosts.py", "adapters/images.py",
         "emulator/judge.py", "prefect_command.py", "shards.py",

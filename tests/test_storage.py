@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.folder import (
     Manifest,
     RunFolder,
@@ -116,9 +116,35 @@ def test_files_are_found_by_name_before_by_pattern_and_in_order(tmp_path: Path) 
     for name in ("b.csv", "a.csv", "[ab].csv"):
         (tmp_path / name).write_text("image_url\n")
     (tmp_path / "c.csv").mkdir()
-    assert storage.find(f"{tmp_path}/[ab].csv") == [tmp_path / "[ab].csv"]
-    assert storage.find(f"{tmp_path}/*.csv") == [tmp_path / n for n in ("[ab].csv", "a.csv", "b.csv")]
-    assert storage.find(f"{tmp_path}/?.csv") == [tmp_path / n for n in ("a.csv", "b.csv")]
+    assert sources.find(f"{tmp_path}/[ab].csv") == [tmp_path / "[ab].csv"]
+    assert sources.find(f"{tmp_path}/*.csv") == [tmp_path / n for n in ("[ab].csv", "a.csv", "b.csv")]
+    assert sources.find(f"{tmp_path}/?.csv") == [tmp_path / n for n in ("a.csv", "b.csv")]
+
+
+def test_a_folder_holds_parts_of_one_kind(tmp_path: Path) -> None:
+    """All files below it, in order; what other writers leave beside them is no part."""
+    for name in ("b/2.parquet", "a.parquet", "b/1.parquet", "_SUCCESS", ".x.parquet", "_log/0.parquet"):
+        path = tmp_path / "parts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({"a": [name]}).write_parquet(path)
+    found = sources.find(f"{tmp_path}/parts")
+    assert sources.scan(found).collect()["a"].to_list() == ["a.parquet", "b/1.parquet", "b/2.parquet"]
+    (tmp_path / "parts" / "b" / "x.csv").touch()
+    with pytest.raises(InputError, match=r"\.csv, \.parquet"):
+        sources.find(f"{tmp_path}/parts")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        sources.find(f"{tmp_path}/empty")
+
+
+def test_what_only_has_a_name_is_known_by_it() -> None:
+    """A data set on Hugging Face and a query keep their spelling; another name is another input."""
+    name = "hf://datasets/u/d@main/**/*.parquet"
+    assert sources.find(name) == [name]
+    assert sources.spelt(name) == name
+    assert sources.spelt("sql:SELECT 1") == "sql:SELECT 1"
+    assert sources.fingerprint([name]) == sources.fingerprint([name])
+    assert sources.fingerprint([name]) != sources.fingerprint([f"{name}x"])
 
 
 @pytest.mark.parametrize("name", ["A.PARQUET", "a [b].pq", "[a].CSV", "a*.jsonl", "a [b].ndjson"])
@@ -132,7 +158,7 @@ def test_endings_are_read_without_case_and_names_as_they_are(tmp_path: Path, nam
         frame.write_csv(path)
     else:
         frame.write_ndjson(path)
-    assert storage.scan(storage.find(str(path))).collect().equals(frame)
+    assert sources.scan(sources.find(str(path))).collect().equals(frame)
 
 
 def test_files_of_one_glob_must_have_the_same_columns(tmp_path: Path) -> None:
@@ -140,8 +166,8 @@ def test_files_of_one_glob_must_have_the_same_columns(tmp_path: Path) -> None:
     pl.DataFrame({"a": ["1"]}).write_parquet(tmp_path / "1.parquet")
     pl.DataFrame({"b": ["1"]}).write_parquet(tmp_path / "2.parquet")
     pattern = f"{tmp_path}/*.parquet"
-    with pytest.raises(InputError, match="can't read") as error, storage.reading(pattern):
-        storage.scan(storage.find(pattern)).collect()
+    with pytest.raises(InputError, match="can't read") as error, sources.reading(pattern):
+        sources.scan(sources.find(pattern)).collect()
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -149,12 +175,12 @@ def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
     """Grown, replaced or touched: it may be another input."""
     path = tmp_path / "a.csv"
     path.write_text("a\n1\n")
-    first = storage.fingerprint([path])
-    assert storage.fingerprint([path]) == first
+    first = sources.fingerprint([path])
+    assert sources.fingerprint([path]) == first
     path.write_text("a\n1\n2\n")
-    second = storage.fingerprint([path])
+    second = sources.fingerprint([path])
     os.utime(path, ns=(1, 1))
-    assert len({first, second, storage.fingerprint([path]), storage.fingerprint([path, path])}) == 4
+    assert len({first, second, sources.fingerprint([path]), sources.fingerprint([path, path])}) == 4
 
 
 # -- the pointer -----------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ import hashlib
 import platform
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.connection import ledger_url
-from s2v_tasks.errors import UsageError
+from s2v_tasks.adapters.storage import Place
+from s2v_tasks.errors import StorageUnavailable, UsageError
 from s2v_tasks.settings import CurateParameters
 
 Status = Literal["running", "stopped", "closed", "budget_spent", "published"]
@@ -57,7 +58,7 @@ class RunFolder:
         UsageError: The run's id is not a plain name, and might lead out of that folder.
     """
 
-    out: Path
+    out: Place
     run_id: str
 
     def __post_init__(self) -> None:
@@ -68,42 +69,42 @@ class RunFolder:
             )
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         """The folder itself."""
         return self.out / "runs" / self.run_id
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> Place:
         """What the run was asked and what came of it."""
         return self.path / "manifest.json"
 
     @property
-    def rows(self) -> Path:
+    def rows(self) -> Place:
         """The input as it was when the run started; removed when the run is finished."""
         return self.path / "work" / "rows.parquet"
 
     @property
-    def verdicts(self) -> Path:
+    def verdicts(self) -> Place:
         """A row for every input row."""
         return self.path / "verdicts.parquet"
 
     @property
-    def approved(self) -> Path:
+    def approved(self) -> Place:
         """A row for every passed picture."""
         return self.path / "approved.parquet"
 
     @property
-    def gate(self) -> Path:
+    def gate(self) -> Place:
         """The gate's report."""
         return self.path / "gate.json"
 
     @property
-    def docs(self) -> Path:
+    def docs(self) -> Place:
         """Great Expectations' Data Docs."""
         return self.path / "data_docs"
 
     @classmethod
-    def of(cls, run_dir: Path) -> "RunFolder":
+    def of(cls, run_dir: Place) -> "RunFolder":
         """The folder ``OUT/runs/<run_id>``.
 
         Raises:
@@ -138,7 +139,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
-        shutil.rmtree(self.rows.parent, ignore_errors=True)
+        storage.remove_below(self.rows.parent)
 
 
 def versions() -> dict[str, str]:
@@ -166,30 +167,44 @@ def new_run_id(now: datetime) -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
-def find_unfinished(out: Path, run_identity: str) -> str | None:
+def find_unfinished(out: Place, run_identity: str) -> str | None:
     """The latest run below ``out`` that was asked the same and did not finish."""
-    found: list[tuple[datetime, str]] = []
-    for path in (out / "runs").glob("*/manifest.json"):
-        try:
-            manifest = RunFolder(out, path.parent.name).read()
-        except UsageError:
-            continue
-        if manifest.identity == run_identity and manifest.status in UNFINISHED:
-            found.append((manifest.started_at, manifest.run_id))
+    names = [name for name in storage.subfolders(out / "runs") if _RUN_ID.fullmatch(name)]
+    with ThreadPoolExecutor(8) as pool:  # a store answers slowly, but many at once
+        manifests = pool.map(lambda name: _manifest(RunFolder(out, name)), names)
+    found = [
+        (manifest.started_at, manifest.run_id)
+        for manifest in manifests
+        if manifest is not None and manifest.identity == run_identity and manifest.status in UNFINISHED
+    ]
     return max(found)[1] if found else None
+
+
+def _manifest(folder: RunFolder) -> Manifest | None:
+    try:
+        return folder.read()
+    except UsageError:
+        return None
 
 
 @contextmanager
 def nothing_left_on_usage_error(folder: RunFolder) -> Iterator[None]:
-    """Bad input leaves no trace: what was created for it is removed again."""
+    """Bad input leaves no trace: what was created for it is removed again.
+
+    Raises:
+        UsageError: As it came; also for a store that can't be used, for nothing was asked yet.
+    """
     parents = (folder.path, folder.path.parent, folder.out)
     created = [path for path in parents if not path.exists()]
     try:
         yield
-    except UsageError:
+    except (UsageError, StorageUnavailable) as error:
         if folder.path in created:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            with suppress(StorageUnavailable):
+                storage.remove_below(folder.path)
         for path in created[1:]:
-            if path.is_dir() and not any(path.iterdir()):
+            if isinstance(path, Path) and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+        if isinstance(error, StorageUnavailable):
+            raise UsageError(error.message) from None
         raise

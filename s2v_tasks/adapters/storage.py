@@ -1,93 +1,62 @@
-"""Files: reading candidates, writing whole files or none, and the pointer to what is published."""
+"""Files, here or in an object store: whole or not at all, and the pointer to what is published."""
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import polars as pl
 from pydantic import ValidationError
 
-from s2v_tasks.errors import InputError, S2VError
+from s2v_tasks.adapters.objects import ObjectPath, is_object_url
+from s2v_tasks.errors import S2VError, StorageUnavailable
 from s2v_tasks.publish import Publication, supersedes
 
-_READERS: Final[dict[str, str]] = {
-    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv",
-    ".ndjson": "ndjson", ".jsonl": "ndjson",
-}  # fmt: skip
+Place = Path | ObjectPath
+"""Where something is written: a local path, or one in an object store."""
 
 
-def find(candidates: str) -> list[Path]:
-    """The files that a path or a glob names, sorted.
+def place(name: str | Path) -> Place:
+    """The place that a path or a URL such as ``s3://bucket/path`` names.
 
     Raises:
-        InputError: There are none, or they are of different or unknown kinds.
+        UsageError: The URL names no bucket.
     """
-    paths = [Path(candidates)] if Path(candidates).is_file() else []
-    paths = paths or [Path(p) for p in sorted(_glob(candidates)) if Path(p).is_file()]
-    if not paths:
-        raise InputError(f"no such file: {candidates}; name a parquet, csv or ndjson file, or a glob of them")
-    kinds = {_READERS.get(path.suffix.lower()) for path in paths}
-    if len(kinds) > 1 or None in kinds:
-        endings = ", ".join(sorted({path.suffix or "(none)" for path in paths}))
-        raise InputError(
-            f"can't read {candidates} (ending: {endings}); files must all be"
-            " .parquet, .csv or .ndjson (.jsonl)"
-        )
-    return paths
+    return ObjectPath.of(str(name)) if is_object_url(str(name)) else Path(name).resolve()
 
 
-def _glob(pattern: str) -> list[str]:
-    return glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob takes no absolute pattern)
-
-
-def scan(paths: list[Path]) -> pl.LazyFrame:
-    """The rows of some files of one kind, in order of the files, not read yet.
-
-    CSV values stay the text they are ("007" must not become 7).
-    """
-    kind = _READERS[paths[0].suffix.lower()]
-    if kind == "parquet":
-        return parquet(*paths)
-    if kind == "csv":
-        return pl.scan_csv(paths, infer_schema=False, glob=False)
-    return pl.scan_ndjson([glob.escape(str(path)) for path in paths], infer_schema_length=None)
-
-
-def parquet(*paths: Path) -> pl.LazyFrame:
+def parquet(*paths: Place) -> pl.LazyFrame:
     """The rows of parquet files, not read yet; brackets in a path are no pattern."""
-    return pl.scan_parquet(list(paths), glob=False)
+    return pl.scan_parquet([str(path) for path in paths], glob=False)
 
 
 @contextlib.contextmanager
-def reading(candidates: str) -> Iterator[None]:
-    """Turn what polars says about a file that it can't read into one line."""
+def reaching(where: Place) -> Iterator[None]:
+    """One line for what polars says when a run's file in a store can't be read."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"can't read {candidates}: {line[:300]}; check that it is the kind of file its ending says"
+    except (pl.exceptions.ComputeError, OSError) as error:
+        if isinstance(where, Path):
+            raise
+        raise StorageUnavailable(
+            f"{where} can't be read ({type(error).__name__}); check the store and run the same command again"
         ) from None
 
 
-def fingerprint(paths: list[Path]) -> str:
-    """A hash that changes when a file is replaced, grows, or is written again."""
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Place, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file, then put it in place: whole and durable, or not at all."""
+    if isinstance(path, ObjectPath):
+        with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
+            file = Path(folder) / "whole"
+            write(file)
+            path.put(file)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -99,28 +68,65 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, document: object) -> None:
+@contextlib.contextmanager
+def filled(folder: Place) -> Iterator[Path]:
+    """A local folder to fill; what is in it then is in ``folder``."""
+    if isinstance(folder, Path):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="s2v-") as temporary:
+        yield Path(temporary)
+        for file in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
+            (folder / file.relative_to(temporary).as_posix()).put(file)
+
+
+def subfolders(folder: Place) -> list[str]:
+    """The names of the folders directly in a folder, which may not be there."""
+    if isinstance(folder, ObjectPath):
+        return folder.folders()
+    return sorted(path.name for path in folder.glob("*/"))
+
+
+def remove_below(folder: Place) -> None:
+    """Remove a folder and all in it."""
+    if isinstance(folder, ObjectPath):
+        folder.remove_below()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(path: Place, document: object) -> None:
     """A JSON file, whole or not at all. Numbers that are not finite are refused."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    content = _json(document)
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text + "\n", "utf-8")
+        temporary.write_bytes(content)
 
     write_whole(path, write)
 
 
-def sink(frame: pl.LazyFrame, path: Path) -> None:
+def _json(document: object) -> bytes:
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    return f"{text}\n".encode()
+
+
+def sink(frame: pl.LazyFrame, path: Place) -> None:
     """A parquet file, whole or not at all, streamed."""
     write_whole(path, frame.sink_parquet)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Place) -> str:
     """The hash of a file's content."""
+    if isinstance(path, ObjectPath):
+        digest = hashlib.sha256()
+        for chunk in path.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_pointer(out: Path) -> Publication | None:
+def read_pointer(out: Place) -> Publication | None:
     """What is published under ``out``, or None.
 
     Raises:
@@ -128,21 +134,28 @@ def read_pointer(out: Path) -> Publication | None:
     """
     path = pointer_path(out)
     try:
-        return Publication.model_validate_json(path.read_bytes())
+        return _publication(path, path.read_bytes())
     except FileNotFoundError:
         return None
+
+
+def _publication(path: Place, content: bytes) -> Publication:
+    try:
+        return Publication.model_validate_json(content)
     except ValidationError:
         raise S2VError(f"{path} is no pointer of this program; move it away and publish again") from None
 
 
-def pointer_path(out: Path) -> Path:
+def pointer_path(out: Place) -> Place:
     """Where the pointer is."""
     return out / "published" / "current.json"
 
 
-def publish(out: Path, publication: Publication) -> bool:
+def publish(out: Place, publication: Publication) -> bool:
     """Move the pointer, atomically, unless a run that started later has published meanwhile."""
     path = pointer_path(out)
+    if isinstance(path, ObjectPath):
+        return _publish_object(path, publication)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,6 +163,20 @@ def publish(out: Path, publication: Publication) -> bool:
             return False
         write_json(path, publication.model_dump())
     return True
+
+
+def _publish_object(path: ObjectPath, publication: Publication) -> bool:
+    """The same without a lock: the store puts the pointer only over the one that was read just before."""
+    content = _json(publication.model_dump())
+    while True:
+        current, tag = None, None
+        with contextlib.suppress(FileNotFoundError):
+            before, tag = path.read_tagged()
+            current = _publication(path, before)
+        if not supersedes(publication, current):
+            return False
+        if path.put_if(content, tag):
+            return True
 
 
 def _sync(path: Path) -> None:

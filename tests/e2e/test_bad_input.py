@@ -104,7 +104,7 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
             id="ndjson cut off",
         ),
         pytest.param(("curate", "c.txt", *CURATE[2:]), file("c.txt", "x"), "ending: .txt", id="ending"),
-        pytest.param(("curate",), good, "Missing argument", id="no candidates"),
+        pytest.param(("curate", *CURATE[2:]), good, "one of them", id="no candidates"),
         pytest.param(CURATE[:4], good, "--budget-usd", id="no budget"),
         pytest.param((*CURATE, "--budget", 1), good, "No such option", id="unknown option"),
         pytest.param((*CURATE[:5], 0), good, "--budget-usd", id="budget 0"),
@@ -180,6 +180,6 @@ def test_a_refusal_of_the_real_command_looks_the_same(bench: Bench) -> None:
     ran = bench.curate("missing.parquet")
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.splitlines() == [
-        "s2v: no such file: missing.parquet; name a parquet, csv or ndjson file, or a glob of them"
+        "s2v: no such file: missing.parquet; name a parquet, csv or ndjson file, a folder or a glob of them"
     ]
     assert files_below(bench.folder) == set()

@@ -128,7 +128,7 @@ class Bench:
         """Run the command to its end."""
         return ended(self.start(*arguments, **env))
 
-    def curating(self, candidates: str, *options: object, out: Path | None = None) -> list[object]:
+    def curating(self, candidates: str, *options: object, out: Path | str | None = None) -> list[object]:
         """The arguments of an ordinary curation run."""
         budget = [] if "--budget-usd" in options else ["--budget-usd", 10]
         return ["curate", candidates, "--out", out or self.out, *budget, "--allow-private-hosts", *options]

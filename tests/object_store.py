@@ -1,0 +1,90 @@
+"""A real S3-speaking server on loopback: SeaweedFS, one binary from pip."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+KEY, SECRET, READER = "test-key", "test-secret-hunter2", "read-only-key"
+PORTS = (
+    "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
+    "s3.port", "s3.port.grpc",
+)  # fmt: skip
+
+
+def _identity(name: str, *actions: str) -> dict[str, object]:
+    return {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions}
+
+
+def environment(port: int, key: str = KEY) -> dict[str, str]:
+    """What a user would set for a server of one's own."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+    }
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[dict[str, str]]:
+    """The server, and the environment for those who use it; it makes a bucket when something is put there."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = dict(zip(PORTS, (one.getsockname()[1] for one in sockets), strict=True))
+    identities = [_identity(KEY, "Admin", "Read", "Write", "List"), _identity(READER, "Read", "List")]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                Path(sys.executable).parent / "weed", "server", f"-dir={folder}", "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=64",
+                "-volume.max=32", "-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-s3.iam=false",
+                "-s3.autoCreateBucket=true", "-s3.port.iceberg=0",
+                *(f"-{name}={port}" for name, port in ports.items()),
+            ],
+            stdout=log, stderr=log, cwd=folder,
+        )  # fmt: skip
+        env = environment(ports["s3.port"])
+        try:
+            _wait(env, server, folder)
+            yield env
+        finally:
+            server.kill()
+            server.wait()
+
+
+def client(env: dict[str, str], bucket: str = "bucket") -> S3Store:
+    """The tests' own client."""
+    names = {
+        "endpoint": "AWS_ENDPOINT_URL", "access_key_id": "AWS_ACCESS_KEY_ID",
+        "secret_access_key": "AWS_SECRET_ACCESS_KEY", "region": "AWS_REGION",
+    }  # fmt: skip
+    config = {name: env[variable] for name, variable in names.items()}
+    return S3Store(
+        bucket, config=config, client_options={"allow_http": True}, retry_config={"max_retries": 0}
+    )  # type: ignore[arg-type]
+
+
+def _wait(env: dict[str, str], server: "subprocess.Popen[bytes]", folder: Path) -> None:
+    until, store = time.monotonic() + 120, client(env)
+    while True:
+        try:
+            obstore.put(store, "up", b"")
+        except (BaseError, OSError):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.1)
+        else:
+            return
