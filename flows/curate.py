@@ -68,7 +68,7 @@ async def curate(
                 return await ended(run)
             report = await tasks.gate(run.folder.path, thresholds, source.segment_column)
             run.check_lease()
-            publication = await tasks.publish(run.folder.path, report)
+            publication = await tasks.publish(run.folder.path, report) if report.open else None
             return await ended(run, report, publication)
     except S2VError as error:
         return failed(error)

@@ -349,9 +349,12 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     run_dir = RunFolder(planned.out, run_id).path
     console = Console(stderr=True)
     _prepare_prefect(debug=debug)
+    from prefect import tags
+
     from s2v_tasks.approval import ASK
     from s2v_tasks.flows.curate import curate as curate_flow
     from s2v_tasks.runs import WATCHER
+    from s2v_tasks.settings import PREFECT_TAG
     from s2v_tasks.terminal import LiveBar, ask
 
     bar = LiveBar(console)
@@ -372,7 +375,7 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     WATCHER.set(opened)
     ASK.set(partial(ask, bar))
     arguments = {name: getattr(parameters, name) for name in type(parameters).model_fields}
-    with bar.shown():
+    with bar.shown(), tags(PREFECT_TAG):
         state = asyncio.run(curate_flow(**arguments, run_id=run_id, return_state=True))
     return _show(state, run_dir)
 

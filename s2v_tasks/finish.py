@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from s2v_tasks import gate as stage6
@@ -70,7 +71,7 @@ async def ended(
     if status != "stopped":
         await asyncio.to_thread(run.folder.clean)
     _tell(run, summary, report, publication)
-    gate = stage6.words(report) if report is not None else "not judged: the run stopped on the way."
+    gate = stage6.words(report) if report is not None else "Gate not judged: the run stopped on the way."
     await show_summary(summary, message, gate=gate, rate=_pace(run))
     curated = Curated(run.folder.run_id, run.folder.path, status, summary, publication, message)
     return Completed(message=message, data=curated) if error is None else failed(error)
@@ -78,7 +79,12 @@ async def ended(
 
 def begun(run: Run) -> None:
     """Tell that a run has started, or goes on."""
-    words = f"curating {run.manifest.rows} candidates for at most USD {run.parameters.budget_usd:g}"
+    words = (
+        f"{run.manifest.rows} candidates, {run.unique} different pictures, for at most USD"
+        f" {run.parameters.budget_usd:g}; {run.allowance.rate_per_s:g} calls a second by"
+        f" {run.allowance.source}; ledger {run.manifest.ledger}; run {run.folder.path}"
+    )
+    get_run_logger().info("%s", words)
     events.tell("s2v.run.started", _payload(run, words))
 
 

@@ -33,12 +33,14 @@ def serve(
     _check_server()
     from prefect import serve as serve_deployments
 
-    from s2v_tasks.adapters.prefect_setup import TAG
     from s2v_tasks.flows.curate import curate
     from s2v_tasks.flows.gate import gate
     from s2v_tasks.flows.pipeline import pipeline
+    from s2v_tasks.settings import PREFECT_TAG
 
-    served = [flow.to_deployment(f"{flow.name}-served", tags=[TAG]) for flow in (curate, gate, pipeline)]
+    served = [
+        flow.to_deployment(f"{flow.name}-served", tags=[PREFECT_TAG]) for flow in (curate, gate, pipeline)
+    ]
     serve_deployments(*served, limit=limit)
 
 

@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
 """China (Beijing) only. Source: vendor's API page, as of 2026-10."""
 
+PREFECT_TAG = "s2v"
+"""On every run of the command and of deployments/prefect.yaml; automations go by it."""
+
 OnUnknown = Literal["retry", "assume-paid"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -92,5 +92,5 @@ def markdown(summary: Summary, headline: str, *, gate: str, rate: str) -> str:
         f"## {headline}\n\n| | rows |\n| --- | ---: |\n{table}\n\n"
         f"**Cost** this run USD {summary.cost_usd:.6f}, data set over all runs"
         f" USD {summary.data_set_cost_usd:.6f}, per approved picture {price}.\n\n"
-        f"**Gate** {gate}\n\n**Pace** {rate}\n"
+        f"**{gate}**\n\n**Pace** {rate}\n"
     )

@@ -69,7 +69,8 @@ async def detect(pictures: pl.DataFrame) -> pl.DataFrame:
         UsageError: No run is open.
     """
     verdicts = await _open_run("detect").engine.judge(stage1.records(pictures))
-    get_run_logger().info("%d pictures: %s", len(verdicts), _counted(v.outcome.value for v in verdicts))
+    outcomes = _counted(v.reason or v.outcome.value for v in verdicts)
+    get_run_logger().info("%d pictures: %s", len(verdicts), outcomes)
     return stage5.judged_frame(verdicts)
 
 

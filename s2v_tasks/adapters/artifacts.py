@@ -71,7 +71,8 @@ async def show_summary(summary: Summary, headline: str, *, gate: str, rate: str)
     with _tolerant():
         async with asyncio.timeout(PATIENCE_S):
             text = markdown(summary, headline, gate=gate, rate=rate)
-            await acreate_markdown_artifact(text, "s2v-summary", "What came of the run")
+            short = f"{summary.passed:,} of {summary.rows:,} passed, USD {summary.cost_usd:.4f} this run"
+            await acreate_markdown_artifact(text, "s2v-summary", short)
             if table:
                 await acreate_table_artifact(
                     table, "s2v-reasons", "Why rows did not pass, most frequent first"

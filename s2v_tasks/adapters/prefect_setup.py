@@ -21,15 +21,13 @@ from s2v_tasks.adapters.allowance import ensure_limit
 from s2v_tasks.blocks import BLOCKS
 from s2v_tasks.errors import UsageError
 from s2v_tasks.models import WAN22_S2V_DETECT
-
-TAG: Final = "s2v"
-"""What deployments/prefect.yaml puts on every deployment, and with it on every run."""
+from s2v_tasks.settings import PREFECT_TAG
 
 SILENT_FOR: Final = timedelta(minutes=10)
 """Three heartbeats at Prefect's default of 180 s, and a minute for a server that was away."""
 
 _OURS: Final = ResourceSpecification.model_validate(
-    {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+    {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{PREFECT_TAG}"}
 )
 _ANY_RUN: Final = ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"})
 _MESSAGE: Final = "{{ flow.name }} / {{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
@@ -63,12 +61,12 @@ async def set_up(work_pool: str, alert: str | None = None) -> AsyncIterator[Item
             yield Item("automation", automation.name, await _make_automation(client, automation))
 
 
-def zombies() -> AutomationCore:
+def zombies(silent_for: timedelta = SILENT_FOR) -> AutomationCore:
     """Ends the runs of killed processes, which would stay Running for ever; the same run can be retried."""
     ends = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "AwaitingRetry")
     return AutomationCore(
         name="s2v zombie runs",
-        description=f"A run not heard of for {SILENT_FOR} is marked crashed. Retry it: it continues.",
+        description=f"A run not heard of for {silent_for} is marked crashed. Retry it: it continues.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
@@ -77,11 +75,12 @@ def zombies() -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=SILENT_FOR,
+            within=silent_for,
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, message="its process is gone; retry the run: it continues"
+                state=StateType.CRASHED,
+                message="its process is gone; retry the run, or repeat the command: it continues",
             )
         ],
     )

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import polars as pl
 import pytest
-from fleet import cancel, ended, events, read, retry, runs_of, shell, start, working
+from fleet import ROOT, cancel, ended, events, read, retry, runs_of, shell, start, working
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import State
 from workbench import FAST_PER_S, KEY, Bench, ledger_ids, pointer, set_rate, wait_until
@@ -18,7 +19,22 @@ from workbench import FAST_PER_S, KEY, Bench, ledger_ids, pointer, set_rate, wai
 from s2v_tasks import Emulator, EmulatorOptions
 from s2v_tasks.models import WAN22_S2V_DETECT
 
-DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
+PAGE = (ROOT / "docs" / "prefect.md").read_text("utf-8")
+SETUP = "s2v prefect setup"
+ALERT = "s2v prefect setup --alert slack-webhook/team"
+DEPLOY = "prefect deploy --prefect-file deployments/prefect.yaml --all"
+WORKER = "prefect worker start --pool s2v"
+SERVE = "s2v prefect serve --limit 2"
+RUN = (
+    "prefect deployment run curate/curate --param candidates=portraits.parquet --param out=curated"
+    " --param budget_usd=5"
+)
+RUN_ELSEWHERE = {  # by tests/e2e/test_server_away.py, and as variables of the worker
+    "prefect server start",
+    "export PREFECT_API_URL=http://127.0.0.1:4200/api",
+    "export DASHSCOPE_API_KEY=...",
+    "export S2V_LEDGER_URL=sqlite:////var/lib/s2v/ledger.sqlite3",
+}
 SIGNATURE = "TOPSECRET-of-a-signed-url"
 PRIVATE = {"enabled": True, "allow_private_hosts": True}
 
@@ -56,12 +72,36 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, heard: Any
     ).save("chat", overwrite=True)
     with Emulator(EmulatorOptions(limit=None)) as emulator:
         bench = Bench(tmp_path_factory.mktemp("fleet"), emulator)
-        command = "s2v prefect setup --alert custom-webhook/chat"
+        shell(SETUP, bench)
+        command = ALERT.replace("slack-webhook/team", "custom-webhook/chat")
         bench.env["FIRST"], bench.env["SECOND"] = shell(command, bench), shell(command, bench)
-        shell(DEPLOY, bench)
+        shell(DEPLOY.replace("prefect", "prefect --no-prompt", 1), bench)
+        shell(f"python -c '{block_example(bench)}'", bench)
         set_rate(FAST_PER_S)
-        with working(bench, "prefect worker start --pool s2v", "started!"):
+        with working(bench, WORKER, "started!"):
             yield bench
+
+
+def blocks_of(language: str) -> list[str]:
+    """The page's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def block_example(bench: Bench) -> str:
+    """The page's Python, with the service and the database of this machine."""
+    (example,) = blocks_of("python")
+    url = f"sqlite:///{bench.folder}/by-block.sqlite3"
+    example = example.replace("postgresql://s2v:secret@database/ledger", url)
+    return example.replace('"sk-..."', f'"sk-of-a-block", http_base_url="{bench.emulator.base_url}"')
+
+
+def start_by_command(bench: Bench, **parameters: Any) -> UUID:
+    """Start a run with the page's command."""
+    given = "".join(f" --param '{name}={json.dumps(value)}'" for name, value in parameters.items())
+    ran = shell(RUN.partition(" --param")[0] + given, bench)
+    found = re.search(r"UUID: (\S+)", ran)
+    assert found, ran
+    return UUID(found[1])
 
 
 def form(bench: Bench, name: str, urls: list[str], **groups: Any) -> dict[str, Any]:
@@ -86,8 +126,24 @@ def ran(fleet: Bench) -> Ran:
         "poor": form(fleet, "poor", fleet.portraits(4, 100), budget_usd=three_pictures_usd),
         "refused": form(fleet, "refused", [fleet.url(n, query=f"?sig={SIGNATURE}") for n in range(200, 202)]),
     }
-    begun = {name: start("curate/curate", **values) for name, values in forms.items()}
+    forms["bad"]["spending"] = {"credentials": "production", "ledger_block": "production"}
+    poor = start_by_command(fleet, **forms.pop("poor"))
+    begun = {"poor": poor} | {name: start("curate/curate", **values) for name, values in forms.items()}
     return {name: (run, ended(run)) for name, run in begun.items()}
+
+
+def test_every_command_of_the_page_is_run_here() -> None:
+    """A command that is added to docs/prefect.md must be added to these tests, or this fails."""
+    lines = {line for block in blocks_of("console") for line in block.splitlines()}
+    assert lines == {SETUP, ALERT, DEPLOY, WORKER, SERVE, RUN, *RUN_ELSEWHERE}
+
+
+def test_without_a_pool_one_process_serves_the_flows(fleet: Bench) -> None:
+    """The deployments are there as long as it runs, and it ends when it is told to."""
+    bench = Bench(fleet.folder / "served", fleet.emulator)
+    bench.folder.mkdir()
+    with working(bench, SERVE, "pipeline/pipeline-served"):
+        assert runs_of("curate/curate-served") == []
 
 
 def test_the_set_up_says_what_it_made_and_changes_nothing_the_second_time(fleet: Bench) -> None:
@@ -142,6 +198,13 @@ def test_a_closed_gate_starts_nothing_and_is_told_to_the_team(ran: Ran, heard: A
     assert alert["subject"] == "s2v: curate Failed"
     # The alert has passed the same service, and behind the event.
     assert all("/good/" in r.parameters["path"] for r in runs_of("train-stub/train-stub"))
+
+
+def test_blocks_taken_by_name_give_account_and_ledger(fleet: Bench, ran: Ran) -> None:
+    """The run of the two blocks wrote its calls into that ledger, and made none of its own."""
+    assert ran["bad"][1].is_failed()
+    assert len(ledger_ids(fleet.folder / "by-block.sqlite3")) == 3
+    assert not (fleet.folder / "bad" / "ledger.sqlite3").exists()
 
 
 def test_what_stops_a_run_is_an_event_too(ran: Ran) -> None:

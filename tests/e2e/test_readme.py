@@ -28,7 +28,7 @@ FOR_REAL = [
     "s2v ledger reconcile invoice.csv",
 ]
 IN_PREFECT = [
-    "prefect work-pool create s2v --type process",
+    "s2v prefect setup",
     "prefect deploy --prefect-file deployments/prefect.yaml --all",
     "prefect worker start --pool s2v",
 ]
@@ -92,8 +92,8 @@ def test_an_invoice_that_says_otherwise_is_not_reconciled(bench: Bench) -> None:
 
 def test_the_commands_for_prefect_work_as_written(bench: Bench) -> None:
     """Pool, deployments and worker, from the root of the repository; the worker comes up."""
-    pool, deploy, worker = IN_PREFECT
-    for command in (pool, deploy.replace("prefect deploy", "prefect --no-prompt deploy")):
+    setup, deploy, worker = IN_PREFECT
+    for command in (setup, deploy.replace("prefect deploy", "prefect --no-prompt deploy")):
         ran = shell(command, bench, ROOT)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     listed = shell("prefect deployment ls", bench, ROOT).stdout

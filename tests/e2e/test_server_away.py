@@ -1,0 +1,88 @@
+"""Prefect's server goes away in mid-run: the job goes on, and nothing is lost or paid twice."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fleet import BIN
+from workbench import Bench, ended, ledger_ids, pointer, wait_until
+
+AWAY_S = 90
+
+
+class Server:
+    """A Prefect server on a port of its own, that can be killed and started again."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self._env = {**os.environ, "PREFECT_HOME": str(home)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._process = subprocess.Popen(
+            command, env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(self._answers, 120)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.api}/health", trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Prefect server of this test's own."""
+    server = Server(tmp_path / "prefect")
+    server.start()
+    yield server
+    server.kill()
+
+
+def told(server: Server, name: str) -> int:
+    """How many events of a name the server has."""
+    wanted = {"filter": {"event": {"name": [name]}}}
+    answer = httpx.post(f"{server.api}/events/filter", json=wanted, trust_env=False)
+    return answer.raise_for_status().json()["total"]
+
+
+@pytest.mark.slow
+def test_a_server_away_for_90_s_in_mid_run_costs_nothing(paced: Bench, server: Server) -> None:
+    """600 pictures at 5 a second; killed after the first, back 90 s later: published, ledger = invoice."""
+    paced.env["PREFECT_API_URL"] = server.api
+    candidates = paced.candidates(paced.portraits(600))
+    process = paced.start(*paced.curating(candidates))
+    try:
+        wait_until(lambda: len(paced.billed_urls()) >= 20, 120)
+        server.kill()
+        gone = time.monotonic()
+        before = len(paced.billed_urls())
+        while time.monotonic() - gone < AWAY_S:
+            time.sleep(1)
+        during = len(paced.billed_urls()) - before
+        server.start()
+        ran = ended(process, 300)
+    finally:
+        process.kill()
+    assert ran.status == 0, ran.err
+    print(f"judged while the server was away for {AWAY_S} s: {during}")  # noqa: T201
+    assert during > AWAY_S * 5 / 2
+    wait_until(lambda: told(server, "s2v.dataset.published"))  # the stage behind starts all the same
+    assert pointer(paced.out).rows == 600
+    assert len(set(paced.billed_urls())) == len(paced.billed_urls()) == 600
+    assert ledger_ids(paced.out / "ledger.sqlite3") == paced.billed_ids()
