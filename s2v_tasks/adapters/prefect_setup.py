@@ -30,7 +30,7 @@ _OURS: Final = ResourceSpecification.model_validate(
     {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{PREFECT_TAG}"}
 )
 _ANY_RUN: Final = ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"})
-_MESSAGE: Final = "{{ flow.name }} / {{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+_MESSAGE: Final = "{{ flow_run.name }}: {{ flow_run.state.message }} {{ (flow_run|ui_url) or '' }}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ import polars as pl
 import pytest
 from fleet import ROOT, cancel, ended, events, read, retry, runs_of, shell, start, working
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.schemas.objects import State
-from workbench import FAST_PER_S, KEY, Bench, ledger_ids, pointer, set_rate, wait_until
+from workbench import FAST_PER_S, Bench, ledger_ids, pointer, set_rate, wait_until
 
 from s2v_tasks import Emulator, EmulatorOptions
 from s2v_tasks.models import WAN22_S2V_DETECT
@@ -35,10 +34,7 @@ RUN_ELSEWHERE = {  # by tests/e2e/test_server_away.py, and as variables of the w
     "export DASHSCOPE_API_KEY=...",
     "export S2V_LEDGER_URL=sqlite:////var/lib/s2v/ledger.sqlite3",
 }
-SIGNATURE = "TOPSECRET-of-a-signed-url"
 PRIVATE = {"enabled": True, "allow_private_hosts": True}
-
-Ran = dict[str, tuple[UUID, State[Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -115,23 +111,6 @@ def form(bench: Bench, name: str, urls: list[str], **groups: Any) -> dict[str, A
     }
 
 
-@pytest.fixture(scope="module")
-def ran(fleet: Bench) -> Ran:
-    """Four runs at once, each with an end of its own, followed to it."""
-    fleet.emulator.set_faults(["InvalidApiKey:match=*portrait-20?.jpg*"])
-    three_pictures_usd = 0.001722
-    forms = {
-        "good": form(fleet, "good", [*fleet.portraits(5), fleet.url(9, "scenery")]),
-        "bad": form(fleet, "bad", [fleet.url(n, "crowd") for n in range(3)]),
-        "poor": form(fleet, "poor", fleet.portraits(4, 100), budget_usd=three_pictures_usd),
-        "refused": form(fleet, "refused", [fleet.url(n, query=f"?sig={SIGNATURE}") for n in range(200, 202)]),
-    }
-    forms["bad"]["spending"] = {"credentials": "production", "ledger_block": "production"}
-    poor = start_by_command(fleet, **forms.pop("poor"))
-    begun = {"poor": poor} | {name: start("curate/curate", **values) for name, values in forms.items()}
-    return {name: (run, ended(run)) for name, run in begun.items()}
-
-
 def test_every_command_of_the_page_is_run_here() -> None:
     """A command that is added to docs/prefect.md must be added to these tests, or this fails."""
     lines = {line for block in blocks_of("console") for line in block.splitlines()}
@@ -158,9 +137,11 @@ def test_the_set_up_says_what_it_made_and_changes_nothing_the_second_time(fleet:
     ]  # fmt: skip
 
 
-def test_a_published_run_starts_the_stage_behind_with_its_file(fleet: Bench, ran: Ran) -> None:
+def test_a_published_run_starts_the_stage_behind_with_its_file(fleet: Bench) -> None:
     """Form values in, a published data set out; the event carries what a trigger needs."""
-    run, state = ran["good"]
+    urls = [*fleet.portraits(5), fleet.url(9, "scenery")]
+    run = start("curate/curate", **form(fleet, "good", urls))
+    state = ended(run)
     assert state.is_completed(), state.message
     assert state.message == "published 5 approved pictures"
     flow_run = read(run)
@@ -187,37 +168,23 @@ def test_a_published_run_starts_the_stage_behind_with_its_file(fleet: Bench, ran
     assert len(events("s2v.run.started", run)) == 1
 
 
-def test_a_closed_gate_starts_nothing_and_is_told_to_the_team(ran: Ran, heard: Any) -> None:
-    """Failed in plain words; the stage behind stays unstarted; the alert holds the same words."""
-    run, state = ran["bad"]
+def test_a_closed_gate_starts_nothing_and_is_told_to_the_team(fleet: Bench, heard: Any) -> None:
+    """Failed in plain words, on the account and the ledger of two blocks; the alert holds the same words."""
+    spending = {"credentials": "production", "ledger_block": "production"}
+    urls = [fleet.url(number, "crowd") for number in range(3)]
+    run = start_by_command(fleet, **form(fleet, "bad", urls, spending=spending))
+    state = ended(run)
     words = "Gate closed: pass_rate: observed 0, wanted at least 0.5."
     assert (state.name, state.message) == ("Failed", words)
     (told,) = wait_until(lambda: events("s2v.gate.closed", run))
     assert (told["payload"]["message"], told["payload"]["path"]) == (words, None)
-    (alert,) = wait_until(lambda: [json.loads(text) for text in heard[1] if words in text])
+    # On a SQLite that is busy Prefect may send one twice.
+    alert = wait_until(lambda: [json.loads(text) for text in heard[1] if words in text])[0]
     assert alert["subject"] == "s2v: curate Failed"
-    # The alert has passed the same service, and behind the event.
-    assert all("/good/" in r.parameters["path"] for r in runs_of("train-stub/train-stub"))
-
-
-def test_blocks_taken_by_name_give_account_and_ledger(fleet: Bench, ran: Ran) -> None:
-    """The run of the two blocks wrote its calls into that ledger, and made none of its own."""
-    assert ran["bad"][1].is_failed()
+    # The alert has passed the same service as a trigger would, and behind the run's own events.
+    assert all("/good/" in run.parameters["path"] for run in runs_of("train-stub/train-stub"))
     assert len(ledger_ids(fleet.folder / "by-block.sqlite3")) == 3
     assert not (fleet.folder / "bad" / "ledger.sqlite3").exists()
-
-
-def test_what_stops_a_run_is_an_event_too(ran: Ran) -> None:
-    """A budget that ends and an account that is refused are told, without key or query string."""
-    spent, state = ran["poor"]
-    assert "budget was spent before 1 of 4" in str(state.message)
-    assert wait_until(lambda: events("s2v.budget.spent", spent))[0]["payload"]["rows"] == 3
-    refused, state = ran["refused"]
-    assert state.is_failed()
-    (told,) = wait_until(lambda: events("s2v.account.refused", refused))
-    assert "InvalidApiKey" in told["payload"]["message"]
-    assert SIGNATURE not in json.dumps(told)
-    assert KEY not in json.dumps(told)
 
 
 def test_a_cancelled_run_is_retried_and_pays_nothing_twice(fleet: Bench) -> None:

@@ -1,13 +1,15 @@
 """The flows, as Prefect runs them: results for callers, states in plain words, pages for operators."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
+from fleet import events
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, FlowRun
-from workbench import PRICE_USD, Bench, files_below, flow_runs, load, set_rate, wait_until
+from workbench import KEY, PRICE_USD, Bench, files_below, flow_runs, load, set_rate, wait_until
 
 from s2v_tasks import Curated, S2VError, Screening, Source, Spending, curate, pipeline
 from s2v_tasks.errors import GateClosed
@@ -191,3 +193,23 @@ async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> 
     assert state.is_failed()
     assert state.message == "the candidates have no column 'link'; they have: image_url"
     assert files_below(in_process.folder) == {"candidates.parquet"}
+
+
+async def test_what_stops_a_run_is_an_event(in_process: Bench) -> None:
+    """A budget that ends and an account that is refused are told, without key or query string."""
+    signature = "TOPSECRET-of-a-signed-url"
+    for faults, event in ([], "s2v.budget.spent"), (["InvalidApiKey:first=1"], "s2v.account.refused"):
+        in_process.emulator.set_faults(faults)
+        urls = [in_process.url(number, query=f"?sig={signature}") for number in range(len(faults) * 9, 18)]
+        state = await curate(
+            in_process.candidates(urls), str(in_process.folder / event), 3 * PRICE_USD, screening=PRIVATE,
+            return_state=True,
+        )  # fmt: skip
+        assert state.is_failed()
+        (flow_run,) = await asyncio.to_thread(flow_runs)
+        (told,) = await asyncio.to_thread(wait_until, lambda run=flow_run, name=event: events(name, run.id))
+        assert told["payload"]["message"] == state.message
+        assert told["payload"]["rows"] == len(in_process.billed_urls())
+        in_process.emulator.reset()
+        assert signature not in json.dumps(told)
+        assert KEY not in json.dumps(told)
