@@ -11,6 +11,12 @@ from typing import Final
 WEB_PORTS: Final = frozenset({80, 443, 8080, 8443})
 """Ports that are asked for a picture unless others are allowed."""
 
+PRIVATE_ALLOWED: Final = (
+    "private hosts are allowed: every candidate's URL, and whatever it redirects to, is followed into this "
+    "machine's own networks, at any port; only metadata and link-local addresses stay refused"
+)
+"""What a log must say, aloud, where they are."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _network = ipaddress.ip_network
 

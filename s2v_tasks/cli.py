@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from s2v_tasks import ledger_command, prefect_command
+from s2v_tasks.addresses import PRIVATE_ALLOWED
 from s2v_tasks.errors import S2VError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ OnUnknownAnswer = Annotated[
     str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
 ]
 NoScreen = Annotated[bool, typer.Option("--no-screen", help="Judge every picture unseen.")]
+AllowPort = Annotated[
+    list[int] | None,
+    typer.Option(min=1, max=65_535, help="Also fetch from this port; 80, 443, 8080, 8443 always."),
+]
 AllowPrivateHosts = Annotated[
     bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
 ]
@@ -141,6 +146,7 @@ def curate(
     on_unknown: OnUnknownAnswer = "retry",
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
+    allow_port: AllowPort = None,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
     ] = False,
@@ -178,7 +184,7 @@ def curate(
             "stratify_by": stratify_by,
             "segment_column": segment_column,
         },
-        screening={"enabled": not no_screen, "allow_private_hosts": allow_private_hosts},
+        screening=_screening(no_screen, allow_private_hosts, allow_port),
         thresholds=thresholds,
         spending={
             "account": account,
@@ -210,6 +216,7 @@ def estimate(
     sample: Annotated[int, typer.Option(help="Pictures to look at, at random.")] = 200,
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
+    allow_port: AllowPort = None,
     debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Tell what a curation run would cost, without any call that is paid for: no key is needed."""
@@ -225,7 +232,7 @@ def estimate(
         os.environ["S2V_LEDGER_URL"] = ledger
     groups = {
         "source": {"url_column": url_column, "limit": limit},
-        "screening": {"enabled": not no_screen, "allow_private_hosts": allow_private_hosts, "sample": sample},
+        "screening": {**_screening(no_screen, allow_private_hosts, allow_port), "sample": sample},
         "spending": {"on_unknown": on_unknown},
     }
     values = {"candidates": _one_of(candidates, query), "budget_usd": budget_usd, **groups}
@@ -435,6 +442,13 @@ def _one_of(candidates: str | None, query: str | None) -> str:
     if query is None or candidates is not None:
         raise UsageError("name the CANDIDATES, or a --query: one of them")
     return f"sql:{query}"
+
+
+def _screening(no_screen: bool, allow_private_hosts: bool, allow_port: list[int] | None) -> dict[str, object]:
+    if allow_private_hosts and not no_screen:
+        typer.echo(f"warning: {PRIVATE_ALLOWED}", err=True)
+    ports = tuple(allow_port or ())
+    return {"enabled": not no_screen, "allow_private_hosts": allow_private_hosts, "allow_ports": ports}
 
 
 def _given(**options: object) -> dict[str, object]:

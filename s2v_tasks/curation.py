@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting, show_estimate
+from s2v_tasks.addresses import PRIVATE_ALLOWED
 from s2v_tasks.approval import approved
 from s2v_tasks.blocks import stored_access, stored_ledger
 from s2v_tasks.estimate import headline
@@ -32,6 +33,8 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         NotApproved: The run was too dear, and nobody said yes.
     """
     spending = parameters.spending
+    if parameters.screening.enabled and parameters.screening.allow_private_hosts:
+        get_run_logger().warning(PRIVATE_ALLOWED)
     access, ledger = await stored_access(spending.credentials), await stored_ledger(spending.ledger_block)
     planned = plan(parameters, access, ledger)
     async with Allowance(WAN22_S2V_DETECT) as allowance:

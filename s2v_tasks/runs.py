@@ -34,6 +34,7 @@ from s2v_tasks.adapters.folder import (
 from s2v_tasks.adapters.hosts import FetchOptions
 from s2v_tasks.adapters.images import ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
+from s2v_tasks.addresses import WEB_PORTS
 from s2v_tasks.engine import Engine
 from s2v_tasks.errors import (
     InputError,
@@ -192,7 +193,8 @@ WATCHER: ContextVar[Callable[[Run], None] | None] = ContextVar("s2v_watcher", de
 
 def fetcher_of(screening: Screening) -> ImageFetcher:
     """What looks at pictures, as a form's group says."""
-    return ImageFetcher(FetchOptions(allow_private_hosts=screening.allow_private_hosts), WAN22_S2V_DETECT)
+    options = FetchOptions(screening.allow_private_hosts, WEB_PORTS.union(screening.allow_ports))
+    return ImageFetcher(options, WAN22_S2V_DETECT)
 
 
 @asynccontextmanager

@@ -101,7 +101,12 @@ class Screening(Frozen):
     allow_private_hosts: bool = Field(
         False,
         title="Allow private hosts",
-        description="for intranet and tests; link-local and metadata addresses stay refused",
+        description="for intranet and tests, at any port; link-local and metadata addresses stay refused",
+    )
+    allow_ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = Field(
+        (),
+        title="Allow ports",
+        description="where pictures are fetched from beside 80, 443, 8080 and 8443",
     )
     sample: int = Field(
         200,

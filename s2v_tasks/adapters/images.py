@@ -6,7 +6,6 @@ No cookies, no proxies and credentials from the environment, and no URL in a log
 """
 
 import asyncio
-import logging
 import re
 import ssl
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from s2v_tasks.headers import Found, Header, NeedMore, NotAnImage, cut_short, re
 from s2v_tasks.models import Candidate, Profile, Screened
 from s2v_tasks.screen import LATE_RETRY, REASON_OF_TROUBLE, Trouble, judge, judge_status
 
-_log = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PARTIAL: Final = 206
 _RANGE_REFUSED: Final = 416
@@ -53,11 +51,6 @@ class ImageFetcher:
         self.in_flight = asyncio.Semaphore(options.max_in_flight)
 
     async def __aenter__(self) -> Self:
-        if self.options.allow_private_hosts:
-            _log.warning(
-                "private hosts are allowed: every candidate's URL, and whatever it redirects to, is followed "
-                "into this machine's own network, at any port"
-            )
         return self
 
     async def __aexit__(

@@ -4,15 +4,12 @@ import asyncio
 import datetime
 import io
 import logging
-import re
 import socket
 import ssl
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_server import (
+    Asked,
+    answering,
+    closed_port,
+    file,
+    hang_up,
+    in_turn,
+    local,
+    serving,
+    write,
+)
 from PIL import Image
 
 from s2v_tasks.adapters.hosts import FetchOptions
@@ -44,132 +52,6 @@ def jpeg(width: int = 512, height: int = 600, exif_bytes: int = 0) -> bytes:
 GOOD = jpeg()
 KEPT = Screened(KEY, None, 512, 600, "jpeg")
 UNKNOWN = Screened(KEY)
-
-
-@dataclass
-class Asked:
-    """One request as it came in."""
-
-    target: str
-    headers: dict[str, str]
-    connection: int
-
-    @property
-    def range(self) -> tuple[int, int] | None:
-        """First and last byte asked for."""
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
-        return (int(found[1]), int(found[2])) if found else None
-
-
-Answer = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Server:
-    """A raw HTTP server: ``answer`` writes what it likes; what was asked is kept."""
-
-    answer: Answer
-    port: int = 0
-    connections: int = 0
-    open: int = 0
-    busy: int = 0
-    most_busy: int = 0
-    asked: list[Asked] = field(default_factory=list)
-
-    def url(self, target: str = "/p.jpg", host: str = "pictures.test", scheme: str = "http") -> str:
-        """Return a URL of this server, under any name."""
-        return f"{scheme}://{host}:{self.port}{target}"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's requests."""
-        self.connections, self.open = self.connections + 1, self.open + 1
-        number = self.connections
-        try:
-            while not writer.is_closing():
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                pairs = (line.split(": ", 1) for line in head[1:] if line)
-                asked = Asked(head[0].split()[1], {name.lower(): value for name, value in pairs}, number)
-                self.asked.append(asked)
-                self.busy += 1
-                self.most_busy = max(self.busy, self.most_busy)
-                try:
-                    await self.answer(asked, writer)
-                finally:
-                    self.busy -= 1
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the fetcher went away, as it may
-        finally:
-            self.open -= 1
-            writer.close()
-
-    async def all_closed(self) -> bool:
-        """Wait a second at most for the last connection to go."""
-        for _ in range(100):
-            if not self.open:
-                return True
-            await asyncio.sleep(0.01)
-        return False
-
-
-@asynccontextmanager
-async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    server = Server(answer)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        listener.close()
-        assert await server.all_closed(), "a connection was left open"
-
-
-async def write(writer: asyncio.StreamWriter, status: int, body: bytes = b"", **headers: object) -> None:
-    headers = {"content_length": len(body)} | headers
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items() if value is not None]
-    writer.write(f"HTTP/1.1 {status} X\r\n{''.join(lines)}\r\n".encode() + body)
-    await writer.drain()
-
-
-def answering(status: int, body: bytes = b"", **headers: object) -> Answer:
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        await write(writer, status, body, **headers)
-
-    return answer
-
-
-def file(data: bytes) -> Answer:
-    """Serve a file as good servers do, ranges included."""
-
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        start, end = asked.range or (0, len(data) - 1)
-        if asked.range is None:
-            await write(writer, 200, data)
-        elif start >= len(data):
-            await write(writer, 416, content_range=f"bytes */{len(data)}")
-        else:
-            end = min(end, len(data) - 1)
-            span = f"bytes {start}-{end}/{len(data)}"
-            await write(writer, 206, data[start : end + 1], content_range=span)
-
-    return answer
-
-
-def in_turn(*answers: Answer) -> Answer:
-    """Answer each request in another way, the last one from then on."""
-    left = list(answers)
-
-    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(asked, writer)
-
-    return answer
-
-
-async def hang_up(asked: Asked, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def local(host: str, port: int) -> Sequence[str]:
-    return ["127.0.0.1"]
 
 
 async def look(*urls: str, options: FetchOptions = OPTIONS, resolver=local, tls=NO_TRUST) -> list[Screened]:
@@ -407,12 +289,6 @@ async def test_the_checked_address_is_the_one_connected_to() -> None:
         seen = await look(server.url("/1"), server.url("/2"), resolver=changing)
     assert seen == [KEPT, KEPT]
     assert looked_up == ["pictures.test"]
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 async def test_a_refused_connection_is_final() -> None:
