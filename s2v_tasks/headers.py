@@ -40,7 +40,7 @@ class NotAnImage:
 
 Found = Header | NeedMore | NotAnImage
 
-_ENOUGH_TO_TELL: Final = 34  # bytes; the sides of all but JPEG lie within, and no real picture is shorter
+_ENOUGH_TO_TELL: Final = 30  # bytes; the sides of all but JPEG lie within, and no picture is shorter
 _SVG_WITHIN: Final = 1024
 _FOREIGN: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"GIF87a", "gif"),
@@ -107,7 +107,7 @@ def cut_short(data: bytes, file_bytes: int) -> bool:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _number(data, 4, 8) + 8 > file_bytes
     if data.startswith(b"\x89PNG"):
-        return any(end - 4 > file_bytes for _, end in _png_chunks(data))  # the checksum apart
+        return _png_cut_short(data, file_bytes)
     if data.startswith(b"BM"):
         return _bmp_end(data) - 3 > file_bytes  # some leave out what only fills the last row
     return False
@@ -135,11 +135,9 @@ def _jpeg(data: bytes) -> Found:
         if len(data) < at + 10:
             return NeedMore(at + 10)
         length = int.from_bytes(data[at + 2 : at + 4])
-        if length < 2:
-            return NotAnImage()
         if marker in _JPEG_FRAMES:
             return _jpeg_frame(data[at + 2 : at + 10])
-        at += 2 + length
+        at += 2 + max(length, 2)  # decoders pass over a length that can't be
     return Header("jpeg")
 
 
@@ -157,6 +155,8 @@ def _jpeg_frame(frame: bytes) -> Found:
 
 
 def _png(data: bytes) -> Found:
+    if len(data) < _PNG_HEADER_END:
+        return NeedMore(_PNG_HEADER_END)
     if data[8:16] != b"\x00\x00\x00\x0dIHDR" or crc32(data[12:29]) != int.from_bytes(data[29:33]):
         return NotAnImage()
     traits = ["16_bit"] if data[24] == 16 else []
@@ -177,6 +177,16 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
         if kind == b"IEND":
             return
         at = end
+
+
+def _png_cut_short(data: bytes, file_bytes: int) -> bool:
+    """Whether a chunk, its checksum apart, ends behind the file, or the file before any pixels."""
+    next_at, pixels = _PNG_HEADER_END, False
+    for kind, end in _png_chunks(data):
+        if end - 4 > file_bytes:
+            return True
+        next_at, pixels = end, pixels or kind == b"IDAT"
+    return not pixels and next_at + 8 > file_bytes
 
 
 def _webp(data: bytes) -> Found:

@@ -49,6 +49,12 @@ def jpeg(width: int = 512, height: int = 600, exif_bytes: int = 0) -> bytes:
     return out.getvalue()
 
 
+def webp(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((width, height), 90).save(out, "WEBP", method=0)
+    return out.getvalue()
+
+
 GOOD = jpeg()
 KEPT = Screened(KEY, None, 512, 600, "jpeg")
 UNKNOWN = Screened(KEY)
@@ -176,11 +182,12 @@ async def test_a_status_that_may_be_for_us_alone_keeps_the_picture(status: int) 
         (GOOD[:100], Screened(KEY, "not_an_image")),
         (jpeg(exif_bytes=60_000)[:30_000], Screened(KEY, "not_an_image")),
         (b"GIF89a" + b"\0" * 90, Screened(KEY, "unsupported_format", None, None, "gif")),
+        (webp(500, 600)[:4000], Screened(KEY, "truncated", 500, 600, "webp")),
         (jpeg(399, 500), Screened(KEY, "too_small", 399, 500, "jpeg")),
         (jpeg(400, 7000), Screened(KEY, None, 400, 7000, "jpeg")),
         (jpeg(400, 7001), Screened(KEY, "too_large", 400, 7001, "jpeg")),
     ],
-    ids=["empty", "page", "cut", "cut in a segment", "gif", "small", "limits", "large"],
+    ids=["empty", "page", "cut", "cut in a segment", "gif", "cut pixels", "small", "limits", "large"],
 )
 @pytest.mark.parametrize("ranges", [True, False])
 async def test_a_file_is_judged_the_same_with_and_without_ranges(
