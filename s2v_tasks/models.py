@@ -66,13 +66,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What the free look at a picture told. ``reason`` None: keep; sizes None: could not be known."""
+    """What the free look at a picture told. ``reason`` None: keep; sizes None: could not be known.
+
+    ``image_traits``: what refuses nothing but may matter later, joined by commas, such as ``animated``.
+    """
 
     image_key: str
     reason: str | None = None
     width_px: int | None = None
     height_px: int | None = None
     image_format: str | None = None
+    image_traits: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "width_px": pl.Int64(),
     "height_px": pl.Int64(),
     "image_format": pl.String(),
+    "image_traits": pl.String(),
     "judged_at": pl.Datetime("us", "UTC"),
 }
 """The columns this project adds behind the input's own, in order."""
@@ -35,7 +36,7 @@ SCHEMA: dict[str, pl.DataType] = {
 SCREENED_SCHEMA: dict[str, pl.DataType] = {
     "image_key": pl.String(),
     "screen_reason": pl.String(),
-    **{name: SCHEMA[name] for name in ("width_px", "height_px", "image_format")},
+    **{name: SCHEMA[name] for name in ("width_px", "height_px", "image_format", "image_traits")},
 }
 """What the screen told, a row per picture looked at; ``screen_reason`` null: kept."""
 
@@ -47,12 +48,16 @@ JUDGED_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), **{name: SCHE
 """What the paid stage told, a row per picture."""
 
 _CHARGES = ("attempts", "cost_usd", "paid_usd")
-_COPIED = ("check_pass", "humanoid", "code", "request_id", "width_px", "height_px", "image_format")
+_COPIED = (
+    "check_pass", "humanoid", "code", "request_id", "width_px", "height_px", "image_format", "image_traits",
+)  # fmt: skip
 
 
 def screened_frame(screened: Iterable[Screened]) -> pl.DataFrame:
     """Records of the screen as a frame of ``SCREENED_SCHEMA``."""
-    rows = [(s.image_key, s.reason, s.width_px, s.height_px, s.image_format) for s in screened]
+    rows = [
+        (s.image_key, s.reason, s.width_px, s.height_px, s.image_format, s.image_traits) for s in screened
+    ]
     return pl.DataFrame(rows, schema=SCREENED_SCHEMA, orient="row")
 
 

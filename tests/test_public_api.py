@@ -19,7 +19,7 @@ NAMES = [
 COLUMNS = [
     "row", "image_key", "outcome", "reason", "duplicate_of", "check_pass", "humanoid", "code", "message",
     "request_id", "http_status", "attempts", "billing", "cost_usd", "paid_usd", "from_ledger", "width_px",
-    "height_px", "image_format", "judged_at",
+    "height_px", "image_format", "image_traits", "judged_at",
 ]  # fmt: skip
 ERRORS = [
     error

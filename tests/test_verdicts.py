@@ -91,6 +91,7 @@ def test_a_duplicate_copies_the_verdict_and_none_of_the_money() -> None:
         "width_px",
         "height_px",
         "image_format",
+        "image_traits",
     )
     assert {name: copy[name] for name in same} == {name: first[name] for name in same}
     assert (copy["cost_usd"], copy["paid_usd"], copy["attempts"], copy["billing"]) == (0.0, 0.0, 0, "none")

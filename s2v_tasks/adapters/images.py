@@ -217,7 +217,8 @@ class _Look:
             return Screened(key, reason)
         if reason is None and file_bytes is not None and cut_short(bytes(self._data), file_bytes):
             reason = "truncated"
-        return Screened(key, reason, found.width_px, found.height_px, found.image_format)
+        traits = ",".join(found.traits) or None
+        return Screened(key, reason, found.width_px, found.height_px, found.image_format, traits)
 
 
 def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
