@@ -17,12 +17,12 @@ SMALLEST_BYTES = 200_000
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)", re.IGNORECASE)
 
 
-def photographs() -> list[bytes]:
+def photographs(count: int) -> list[bytes]:
     """JPEG files of 200 KB and more; every tenth has a side under 400 pixels, every fifth 20 KB of EXIF."""
     from PIL import Image, ImageFilter
 
     made = []
-    for number in range(PHOTOGRAPHS):
+    for number in range(min(count, PHOTOGRAPHS)):
         size = (380, 3200) if number % 10 == 0 else (1500 + 20 * number, 1100 + 10 * number)
         noise = Image.effect_noise(size, 60).filter(ImageFilter.GaussianBlur(1))
         image = Image.merge("RGB", (noise, noise.transpose(Image.Transpose.FLIP_LEFT_RIGHT), noise))
@@ -78,11 +78,11 @@ class _Connection(asyncio.Protocol):
 
 
 async def _serve() -> None:
-    _Connection.files = tuple(photographs())
+    _Connection.files = tuple(photographs(int(sys.argv[1])))
     _Connection.count = {"requests": 0, "bytes": 0, "connections": 0, "first_s": 0.0, "last_s": 0.0}
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=1000)
-    mean = sum(map(len, _Connection.files)) // PHOTOGRAPHS
+    mean = sum(map(len, _Connection.files)) // len(_Connection.files)
     print(json.dumps({"port": server.sockets[0].getsockname()[1], "mean_bytes": mean}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()

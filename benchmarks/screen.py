@@ -30,7 +30,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 HERE = Path(__file__).parent
-START_UP = 20
+START_UP = 10
 """Pictures of the short run, whose cost is taken off: what is left is the work, not the start."""
 CLIENTS = ("httpx", "httpx over aiohttp", "aiohttp")
 MIN_SIDE_PX = 400
@@ -58,9 +58,9 @@ class PictureHost:
 
 
 @contextmanager
-def picture_host() -> Iterator[PictureHost]:
+def picture_host(pictures: int) -> Iterator[PictureHost]:
     """Start the host, end it afterwards."""
-    program = [sys.executable, str(HERE / "_picture_host.py")]
+    program = [sys.executable, str(HERE / "_picture_host.py"), str(pictures)]
     child = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None  # noqa: S101  (both were asked for)
     assert child.stdout is not None  # noqa: S101
@@ -233,11 +233,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[8, 64, 256])
-    parser.add_argument("--img2dataset", default=shutil.which("img2dataset"), help="its command")
+    parser.add_argument("--img2dataset", type=shutil.which, default="img2dataset", help="its command")
     parser.add_argument("--json", type=Path, help="write every figure into this file")
     asked = parser.parse_args()
     console = Console(width=130)
-    with tempfile.TemporaryDirectory(prefix="s2v-bench-") as folder, picture_host() as host:
+    with tempfile.TemporaryDirectory(prefix="s2v-bench-") as folder, picture_host(asked.pictures) as host:
         rows = (compare if asked.scenario == "compare" else clients)(host, Path(folder), asked, console)
     console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     if asked.json:

@@ -80,6 +80,14 @@ async def test_a_picture_is_kept_with_its_sides_from_one_small_range() -> None:
     }
 
 
+async def test_what_may_matter_later_is_told() -> None:
+    """A picture in four channels is kept, and said to be one."""
+    out = io.BytesIO()
+    Image.new("CMYK", (512, 600)).save(out, "JPEG")
+    async with serving(file(out.getvalue())) as server:
+        assert await look(server.url()) == [Screened(KEY, None, 512, 600, "jpeg", "cmyk")]
+
+
 async def test_a_long_header_is_followed_by_ranges_on_one_connection() -> None:
     """Only the missing bytes are asked for, and the connection is used again."""
     data = jpeg(exif_bytes=60_000)
