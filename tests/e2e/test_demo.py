@@ -65,8 +65,8 @@ OPTIONS = {
         "--out", "--budget-usd", "--url-column", "--limit", "--min-pass-rate", "--max-cost-usd",
         "--max-cost-per-approved-usd", "--max-unknown-share", "--max-error-share", "--max-unreachable-share",
         "--segment-column", "--allow-partial", "--ledger", "--account", "--on-unknown", "--no-screen",
-        "--allow-private-hosts", "--allow-port", "--run-id", "--new-run", "--budget-name", "--keep-duplicates",
-        "--debug",
+        "--allow-private-hosts", "--allow-port", "--run-id", "--new-run", "--budget-name",
+        "--keep-duplicates", "--debug",
     ],
 }  # fmt: skip
 """What users type, and rely on."""
