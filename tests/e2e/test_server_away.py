@@ -1,16 +1,23 @@
-"""Prefect's server goes away in mid-run: the job goes on, and nothing is lost or paid twice."""
+"""Prefect's server goes away in mid-run, or the run's process does: nothing is lost or paid twice."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from fleet import BIN
+from prefect import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from workbench import Bench, ended, ledger_ids, pointer, wait_until
+
+from s2v_tasks.adapters.prefect_setup import zombies
 
 AWAY_S = 90
 
@@ -86,3 +93,25 @@ def test_a_server_away_for_90_s_in_mid_run_costs_nothing(paced: Bench, server: S
     assert pointer(paced.out).rows == 600
     assert len(set(paced.billed_urls())) == len(paced.billed_urls()) == 600
     assert ledger_ids(paced.out / "ledger.sqlite3") == paced.billed_ids()
+
+
+@pytest.mark.slow
+def test_the_run_of_a_killed_process_is_ended_and_the_same_command_continues(
+    paced: Bench, server: Server
+) -> None:
+    """SIGKILL without a worker: the automation, here after a minute, ends the run; none is paid twice."""
+    paced.env |= {"PREFECT_API_URL": server.api, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    with temporary_settings({PREFECT_API_URL: server.api}), get_client(sync_client=True) as client:
+        client.create_automation(zombies(timedelta(minutes=1)))
+        command = paced.curating(paced.candidates(paced.portraits(40)))
+        killed = paced.start(*command)
+        wait_until(lambda: len(paced.billed_urls()) >= 5 and told(server, "prefect.flow-run.heartbeat"))
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        (run,) = client.read_flow_runs()
+        assert run.state_type is StateType.RUNNING
+        wait_until(lambda: client.read_flow_run(run.id).state_type is StateType.CRASHED, 180)
+        assert "repeat the command" in str(client.read_flow_run(run.id).state)
+    ran = paced.run(*command)
+    assert ran.status == 0, ran.err
+    assert len(set(paced.billed_urls())) == len(paced.billed_urls()) == 40
