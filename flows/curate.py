@@ -38,8 +38,8 @@ async def curate(
     """Curate candidate pictures into a gated, published data set.
 
     Args:
-        candidates: Parquet, CSV or NDJSON with a column of image URLs; a path or a glob.
-        out: Folder for everything that is written.
+        candidates: Parquet, CSV or NDJSON: a path, folder, glob, s3://... or hf://...; or sql:SELECT ...
+        out: Folder for everything that is written; a path or s3://...
         budget_usd: What this run may spend at most, in USD; a picture costs 0.000574.
         source: Which rows make the data set.
         screening: The free look before the paid call.

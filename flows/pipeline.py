@@ -32,8 +32,8 @@ async def pipeline(
     """Curate, and start the downstream stage only if the gate opened.
 
     Args:
-        candidates: Parquet, CSV or NDJSON with a column of image URLs; a path or a glob.
-        out: Folder for everything that is written.
+        candidates: Parquet, CSV or NDJSON: a path, folder, glob, s3://... or hf://...; or sql:SELECT ...
+        out: Folder for everything that is written; a path or s3://...
         budget_usd: What this run may spend at most, in USD.
         downstream: The stage: a deployment ("flow/deployment") or a flow ("module:flow", "file.py:flow").
         downstream_parameter: The parameter of that stage which takes the path of the published file.
