@@ -12,7 +12,19 @@ from s2v_tasks import tasks
 from s2v_tasks.curation import open_curation
 from s2v_tasks.errors import S2VError
 from s2v_tasks.finish import begun, ended, failed
-from s2v_tasks.settings import CurateParameters, Output, Screening, Source, Spending, Thresholds
+from s2v_tasks.settings import (
+    RUN_ID,
+    Budget,
+    Candidates,
+    CurateParameters,
+    Out,
+    Output,
+    Screening,
+    Source,
+    Spending,
+    Thresholds,
+    titled,
+)
 from s2v_tasks.shards import through
 
 
@@ -25,15 +37,18 @@ def run_name() -> str:
 
 @flow(persist_result=False, flow_run_name=run_name)
 async def curate(
-    candidates: str,
-    out: str,
-    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    source: Source = Source(),
-    screening: Screening = Screening(),
-    thresholds: Thresholds = Thresholds(),
-    spending: Spending = Spending(),
-    output: Output = Output(),
-    run_id: str | None = None,
+    candidates: Candidates,
+    out: Out,
+    budget_usd: Budget,
+    source: Annotated[Source, titled("Rows")] = Source(),
+    screening: Annotated[Screening, titled("Screening")] = Screening(),
+    thresholds: Annotated[Thresholds, titled("Thresholds")] = Thresholds(),
+    spending: Annotated[Spending, titled("Spending")] = Spending(),
+    output: Annotated[Output, titled("Output")] = Output(),
+    run_id: Annotated[
+        Annotated[str, Field(pattern=f"^{RUN_ID}$")] | None,
+        titled("Run to continue", examples=["20261001T020000Z-a1b2c3"]),
+    ] = None,
 ) -> State[Any]:
     """Curate candidate pictures into a gated, published data set.
 

@@ -1,6 +1,6 @@
 """Judge a finished run again, with other thresholds: no call, no cost."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -14,11 +14,17 @@ from s2v_tasks.errors import GateClosed, S2VError, UsageError
 from s2v_tasks.finish import failed
 from s2v_tasks.models import GateReport
 from s2v_tasks.publish import Publication
-from s2v_tasks.settings import Thresholds
+from s2v_tasks.settings import Thresholds, titled
 
 
 @flow(name="gate", persist_result=False, flow_run_name="{run_dir}")
-async def gate(run_dir: str, thresholds: Thresholds | None = None, publish: bool = False) -> State[Any]:
+async def gate(
+    run_dir: Annotated[
+        str, titled("Run folder", min_length=1, examples=["/data/curated/runs/20261001T020000Z-a1b2c3"])
+    ],
+    thresholds: Annotated[Thresholds | None, titled("Thresholds", examples=[{"min_pass_rate": 0.4}])] = None,
+    publish: Annotated[bool, titled("Publish")] = False,
+) -> State[Any]:
     """Judge a finished run again; the first report stays, the new one is put beside it.
 
     Args:

@@ -8,33 +8,46 @@ from prefect.client.schemas.objects import State
 from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Completed, Failed
-from pydantic import Field
 from s2v_tasks.flows.curate import curate, run_name
 
 from s2v_tasks.errors import S2VError, UsageError
 from s2v_tasks.finish import Curated, failed
-from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
+from s2v_tasks.settings import (
+    Budget,
+    Candidates,
+    Out,
+    Output,
+    Screening,
+    Source,
+    Spending,
+    Thresholds,
+    titled,
+)
 
 
 @flow(name="pipeline", persist_result=False, flow_run_name=run_name)
 async def pipeline(
-    candidates: str,
-    out: str,
-    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    downstream: str,
-    downstream_parameter: str = "path",
-    source: Source = Source(),
-    screening: Screening = Screening(),
-    thresholds: Thresholds = Thresholds(),
-    spending: Spending = Spending(),
-    output: Output = Output(),
+    candidates: Candidates,
+    out: Out,
+    budget_usd: Budget,
+    downstream: Annotated[
+        str, titled("Stage behind", min_length=1, examples=["train/nightly", "stages.py:train"])
+    ],
+    downstream_parameter: Annotated[
+        str, titled("Parameter of that stage", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    ] = "path",
+    source: Annotated[Source, titled("Rows")] = Source(),
+    screening: Annotated[Screening, titled("Screening")] = Screening(),
+    thresholds: Annotated[Thresholds, titled("Thresholds")] = Thresholds(),
+    spending: Annotated[Spending, titled("Spending")] = Spending(),
+    output: Annotated[Output, titled("Output")] = Output(),
 ) -> State[Any]:
     """Curate, and start the downstream stage only if the gate opened.
 
     Args:
         candidates: Parquet, CSV or NDJSON: a path, folder, glob, s3://... or hf://...; or sql:SELECT ...
         out: Folder for everything that is written; a path or s3://...
-        budget_usd: What this run may spend at most, in USD.
+        budget_usd: What this run may spend at most, in USD; a picture costs 0.000574.
         downstream: The stage: a deployment ("flow/deployment") or a flow ("module:flow", "file.py:flow").
         downstream_parameter: The parameter of that stage which takes the path of the published file.
         source: Which rows make the data set.

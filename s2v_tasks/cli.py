@@ -213,7 +213,7 @@ def estimate(
         ),
     ] = None,
     on_unknown: OnUnknownAnswer = "retry",
-    sample: Annotated[int, typer.Option(help="Pictures to look at, at random.")] = 200,
+    estimate_from: Annotated[int, typer.Option(help="Pictures to look at, at random.")] = 200,
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_port: AllowPort = None,
@@ -232,7 +232,10 @@ def estimate(
         os.environ["S2V_LEDGER_URL"] = ledger
     groups = {
         "source": {"url_column": url_column, "limit": limit},
-        "screening": {**_screening(no_screen, allow_private_hosts, allow_port), "sample": sample},
+        "screening": {
+            **_screening(no_screen, allow_private_hosts, allow_port),
+            "estimate_from": estimate_from,
+        },
         "spending": {"on_unknown": on_unknown},
     }
     values = {"candidates": _one_of(candidates, query), "budget_usd": budget_usd, **groups}

@@ -4,7 +4,7 @@ Read when a run starts, never at import. A misspelt variable is not noticed by t
 whatever matters has no default and is asked for by name.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
@@ -21,22 +21,25 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-# Titles of a flow's own parameters go this way: Prefect puts the bare name over any other.
+Name = Annotated[str, Field(min_length=1)]
+LedgerUrl = Annotated[
+    str, Field(pattern=r"^(sqlite(\+aiosqlite)?:///|postgresql(\+asyncpg)?://([^:@/?]*@)?)[^@]+$")
+]
+"""Without a password: a form's values are stored in clear, so one is refused before there is a run."""
+RUN_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+
+
+def titled(title: str, **more: Any) -> Any:
+    """A parameter of a flow with a title: given in another way, Prefect puts the bare name over it."""
+    return Field(json_schema_extra={"title": title}, **more)
+
+
 Candidates = Annotated[
     str,
-    Field(
-        min_length=1,
-        examples=["/data/portraits.parquet", "/data/parts/*.parquet"],
-        json_schema_extra={"title": "Candidates"},
-    ),
+    titled("Candidates", min_length=1, examples=["/data/portraits.parquet", "/data/parts/*.parquet"]),
 ]
-Out = Annotated[
-    str, Field(min_length=1, examples=["/data/curated"], json_schema_extra={"title": "Output folder"})
-]
-Budget = Annotated[
-    float,
-    Field(gt=0, allow_inf_nan=False, examples=[5.0], json_schema_extra={"title": "Budget, USD"}),
-]
+Out = Annotated[str, titled("Output folder", min_length=1, examples=["/data/curated"])]
+Budget = Annotated[float, titled("Budget, USD", gt=0, allow_inf_nan=False, examples=[5.0])]
 
 
 class Frozen(BaseModel):
@@ -66,10 +69,14 @@ class Thresholds(Frozen):
     max_cost_usd: Usd | None = Field(
         None,
         title="Highest cost of the data set, USD",
+        examples=[50.0],
         description="all that was ever charged for these pictures, by any run",
     )
     max_cost_per_approved_usd: Usd | None = Field(
-        None, title="Highest cost per approved picture, USD", description="cost of the data set / passed"
+        None,
+        title="Highest cost per approved picture, USD",
+        examples=[0.002],
+        description="cost of the data set / passed",
     )
 
 
@@ -77,27 +84,44 @@ class Source(Frozen):
     """Which rows of the candidates make the data set."""
 
     url_column: str = Field(
-        "image_url", title="URL column", min_length=1, description="a field of a struct: image.url"
+        "image_url",
+        title="URL column",
+        min_length=1,
+        description="name of the column with the image URLs; a field of a struct: image.url",
     )
     limit: int | None = Field(
-        None, title="First rows only", ge=1, description="the rest is not part of the run"
+        None, title="First rows only", ge=1, examples=[1000], description="the rest is not part of the run"
     )
     sample: int | None = Field(
-        None, title="Sample of so many rows", ge=1, description="drawn from those rows, kept in their order"
+        None,
+        title="Sample of so many rows",
+        ge=1,
+        examples=[500],
+        description="drawn from those rows, kept in their order",
     )
     seed: int = Field(0, title="Seed", ge=0, lt=2**32, description="the same seed draws the same rows")
-    stratify_by: str | None = Field(
-        None, title="Stratify by column", description="the sample holds every value in its proportion"
+    stratify_by: Name | None = Field(
+        None,
+        title="Stratify by column",
+        examples=["source"],
+        description="the sample holds every value in its proportion",
     )
-    segment_column: str | None = Field(
-        None, title="Segment column", description="every segment must pass the gate on its own too"
+    segment_column: Name | None = Field(
+        None,
+        title="Segment column",
+        examples=["source"],
+        description="every value of this column must pass the gate on its own too",
     )
 
 
 class Screening(Frozen):
     """The free look at a picture's first bytes, before the paid call."""
 
-    enabled: bool = Field(True, title="Screen for free first")
+    enabled: bool = Field(
+        True,
+        title="Screen for free first",
+        description="format, size and dead links, by a picture's first bytes; without it all are paid for",
+    )
     allow_private_hosts: bool = Field(
         False,
         title="Allow private hosts",
@@ -108,7 +132,7 @@ class Screening(Frozen):
         title="Allow ports",
         description="where pictures are fetched from beside 80, 443, 8080 and 8443",
     )
-    sample: int = Field(
+    estimate_from: int = Field(
         200,
         title="Pictures looked at for the estimate",
         ge=0,
@@ -120,19 +144,21 @@ class Screening(Frozen):
 class Spending(Frozen):
     """Whose money and whose pace."""
 
-    ledger: str | None = Field(
+    ledger: LedgerUrl | None = Field(
         None,
         title="Ledger",
+        examples=["sqlite:////data/ledger.sqlite3", "postgresql://s2v@db.example/ledger"],
         description="sqlite:///PATH or postgresql://...; S2V_LEDGER_URL, else OUT/ledger.sqlite3",
     )
 
-    ledger_block: str | None = Field(
+    ledger_block: Name | None = Field(
         None,
         title="Ledger block",
+        examples=["shared"],
         description="name of an S2V Ledger block, for a URL with a password; it goes before the others",
     )
 
-    @field_validator("ledger")
+    @field_validator("ledger", mode="before")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
         if url is not None and (urlsplit(url).password or "password" in urlsplit(url).query):
@@ -144,13 +170,17 @@ class Spending(Frozen):
     account: str = Field(
         "default", title="Account", min_length=1, description="runs of one account share its rate"
     )
-    credentials: str | None = Field(
+    credentials: Name | None = Field(
         None,
         title="Credentials",
+        examples=["production"],
         description="name of a DashScope Credentials block; if empty, DASHSCOPE_API_KEY of the environment",
     )
-    budget_name: str | None = Field(
-        None, title="Budget name", description="runs with the same name share one cap"
+    budget_name: Name | None = Field(
+        None,
+        title="Budget name",
+        examples=["october"],
+        description="runs with the same name share one cap",
     )
     on_unknown: OnUnknown = Field(
         "retry",
@@ -160,6 +190,7 @@ class Spending(Frozen):
     approve_above_usd: Usd | None = Field(
         None,
         title="Ask a person above, USD",
+        examples=[20.0],
         description="if the estimate's upper end is over it, the run pauses for a yes; if empty, never",
     )
     approve_within_h: float = Field(
@@ -179,7 +210,13 @@ class Output(Frozen):
         title="Keep duplicates",
         description="approved.parquet also holds the duplicates of passed rows",
     )
-    shard_size: int = Field(100, title="Pictures per task", ge=1, le=10_000)
+    shard_size: int = Field(
+        100,
+        title="Pictures per task",
+        ge=1,
+        le=10_000,
+        description="1 gives a task for each picture, which costs the Prefect server most",
+    )
 
 
 class EstimateParameters(Frozen):

@@ -35,7 +35,7 @@ async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Scr
     left = await _unknown(asked, fresh)
     seen: list[Screened] = []
     if screening.enabled:
-        sample = left.sample(min(screening.sample, left.height), seed=SEED)
+        sample = left.sample(min(screening.estimate_from, left.height), seed=SEED)
         async with fetcher_of(screening) as fetcher:
             seen = await fetcher.screen(stage1.records(sample))
     budget_usd = asked.parameters.budget_usd

@@ -19,11 +19,11 @@ from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import StorageUnavailable, UsageError
-from s2v_tasks.settings import CurateParameters
+from s2v_tasks.settings import RUN_ID, CurateParameters
 
 Status = Literal["running", "stopped", "closed", "budget_spent", "published"]
 UNFINISHED: Final[frozenset[Status]] = frozenset({"running", "stopped"})
-_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RUN_ID: Final = re.compile(RUN_ID)
 _VERSIONS: Final = ("s2v-tasks", "prefect", "polars", "pyarrow", "great-expectations", "httpx", "sqlalchemy")
 
 

@@ -46,7 +46,7 @@ def test_an_estimate_of_nothing_readable_is_bad_usage(command: Callable[..., Ran
     candidates = in_process.candidates(in_process.portraits(1))
     for options, words in [
         (("--budget-usd", 0), "--budget-usd"),
-        (("--sample", -1), "--sample"),
+        (("--estimate-from", -1), "--estimate-from"),
         (("--url-column", "link"), "no column 'link'"),
         (("--on-unknown", "never"), "--on-unknown"),
     ]:
@@ -90,7 +90,7 @@ def counting(picture_url: str) -> Iterator[tuple[str, list[str]]]:
 
 async def test_a_run_tells_its_cost_first_and_looks_at_no_picture_twice(in_process: Bench) -> None:
     """The estimate is on the run's page; the sample's fetches serve the screen."""
-    screening = Screening(allow_private_hosts=True, sample=5)
+    screening = Screening(allow_private_hosts=True, estimate_from=5)
     with counting(in_process.portraits(1)[0]) as (origin, looks):
         urls = [f"{origin}/portrait-{n}.jpg" for n in range(12)]
         run: Curated = await curate(
