@@ -14,17 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s2v_tasks.curation import open_curation
     from s2v_tasks.emulator import Emulator, EmulatorOptions
     from s2v_tasks.errors import S2VError
     from s2v_tasks.finish import Curated
     from s2v_tasks.flows.curate import curate
     from s2v_tasks.flows.pipeline import pipeline
     from s2v_tasks.publish import Publication
-    from s2v_tasks.settings import Output, Screening, Source, Spending, Thresholds
+    from s2v_tasks.settings import CurateParameters, Output, Screening, Source, Spending, Thresholds
     from s2v_tasks.verdicts import SCHEMA
 
 _WHERE = {
     "SCHEMA": "verdicts",
+    "CurateParameters": "settings",
     "Curated": "finish",
     "Emulator": "emulator",
     "EmulatorOptions": "emulator",
@@ -36,11 +38,13 @@ _WHERE = {
     "Spending": "settings",
     "Thresholds": "settings",
     "curate": "flows.curate",
+    "open_curation": "curation",
     "pipeline": "flows.pipeline",
 }
 
 __all__ = [
     "SCHEMA",
+    "CurateParameters",
     "Curated",
     "Emulator",
     "EmulatorOptions",
@@ -52,6 +56,7 @@ __all__ = [
     "Spending",
     "Thresholds",
     "curate",
+    "open_curation",
     "pipeline",
 ]
 

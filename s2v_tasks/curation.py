@@ -7,11 +7,13 @@ from dataclasses import replace
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting, show_estimate
 from s2v_tasks.addresses import PRIVATE_ALLOWED
 from s2v_tasks.approval import approved
 from s2v_tasks.blocks import stored_access, stored_ledger
+from s2v_tasks.errors import InputError
 from s2v_tasks.estimate import headline
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
@@ -41,10 +43,15 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         estimate, seen = await survey(planned, allowance.rate_per_s)
         get_run_logger().info("%s", headline(estimate))
         await show_estimate(estimate)
+        before = storage.fingerprint(planned.files)
+        granted = await approved(parameters, estimate)
+        with storage.reading(parameters.candidates):
+            if storage.fingerprint(planned.files) != before:  # what was approved is what is paid for
+                raise InputError(f"{parameters.candidates} changed while the run waited; start it again")
         # The run stays the one that was asked for, whatever part of its budget is granted.
-        granted = replace(planned, parameters=await approved(parameters, estimate))
+        granted_plan = replace(planned, parameters=granted)
         async with (
-            open_run(granted, run_id or str(flow_run.id), allowance, seen=seen) as run,
+            open_run(granted_plan, run_id or str(flow_run.id), allowance, seen=seen) as run,
             reporting(run),
         ):
             yield run

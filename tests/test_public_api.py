@@ -13,8 +13,8 @@ import s2v_tasks
 from s2v_tasks import errors
 
 NAMES = [
-    "SCHEMA", "Curated", "Emulator", "EmulatorOptions", "Output", "Publication", "S2VError", "Screening",
-    "Source", "Spending", "Thresholds", "curate", "pipeline",
+    "SCHEMA", "CurateParameters", "Curated", "Emulator", "EmulatorOptions", "Output", "Publication",
+    "S2VError", "Screening", "Source", "Spending", "Thresholds", "curate", "open_curation", "pipeline",
 ]  # fmt: skip
 COLUMNS = [
     "row", "image_key", "outcome", "reason", "duplicate_of", "check_pass", "humanoid", "code", "message",

@@ -1,0 +1,17 @@
+"""A stage of your own flow, as a subflow: awaited like any function, in the same process."""
+
+from prefect import flow
+
+from s2v_tasks import Curated, Screening, Thresholds, curate
+
+
+@flow
+async def prepare_training(
+    candidates: str, out: str, budget_usd: float, screening: Screening = Screening()
+) -> str:
+    """Curate portraits, and give the path of the file to train on."""
+    curated: Curated = await curate(
+        candidates, out, budget_usd, screening=screening, thresholds=Thresholds(min_pass_rate=0.6)
+    )  # raises GateClosed if the data set is not good enough, NotApproved if nobody said yes
+    assert curated.publication is not None
+    return curated.publication.path
