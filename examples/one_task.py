@@ -1,4 +1,4 @@
-"""One task alone: `screen` looks at any list of pictures for free, `gate` and `publish` take a run's folder."""
+"""One task alone: `screen` looks at any list of pictures; `gate` and `publish` take a run's folder."""
 
 from pathlib import Path
 

@@ -130,12 +130,6 @@ async def refused(bench: Bench, state: State[Any], words: str) -> None:
     assert files_below(bench.folder) == {"candidates.parquet"}
 
 
-async def test_a_run_within_the_amount_asks_nobody(in_process: Bench) -> None:
-    """Neither when the estimate is lower, nor when the budget keeps the run below."""
-    state = await curating(in_process, spending=Spending(approve_above_usd=5 * PRICE_USD))
-    assert state.is_completed()
-
-
 async def test_a_pipeline_waits_with_its_curation(in_process: Bench, before: set[Any]) -> None:
     """The subflow pauses, the one around it goes on waiting; stopped, no stage is started."""
     stage = in_process.folder / "stage.py"
@@ -165,8 +159,17 @@ def test_a_command_without_a_terminal_is_refused(command: Callable[..., Ran], in
     assert (in_process.received(), files_below(in_process.folder)) == (0, before)
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("said", "status", "billed"), [("approve", 0, 3), (f"{PRICE_USD}", 4, 1), ("stop", 1, 0), ("", 1, 0)]
+    ("said", "status", "billed"),
+    [
+        ("approve", 0, 3),
+        pytest.param(f"{PRICE_USD}", 4, 1, marks=SLOW),
+        pytest.param("stop", 1, 0, marks=SLOW),
+        pytest.param("", 1, 0, marks=SLOW),
+    ],
 )
 def test_a_command_asks_at_its_terminal(bench: Bench, said: str, status: int, billed: int) -> None:
     """The estimate and a question; yes, a lower budget, or anything else, which means stop."""

@@ -5,15 +5,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from prefect.client.schemas.objects import State
-from workbench import PRICE_USD, Bench, load, pointer
+from prefect import get_client
+from prefect.exceptions import ObjectNotFound
+from workbench import Bench, load, pointer, wait_until
 
-from s2v_tasks import Curated, CurateParameters, Output, Screening, Thresholds
+from s2v_tasks import Curated, CurateParameters, Output, Screening
 from s2v_tasks.errors import GateClosed, UsageError
 from s2v_tasks.tasks import detect, verdicts
 
@@ -55,13 +57,16 @@ async def test_a_subflow(in_process: Bench) -> None:
 @pytest.fixture
 def served(in_process: Bench) -> Iterator[None]:
     """`curate`, served as a deployment by a process of its own."""
-    serve = "from s2v_tasks.flows.curate import curate; curate.serve('curate', print_starting_message=False)"
-    env = {
-        **in_process.env,
-        "PREFECT_API_URL": os.environ["PREFECT_API_URL"],
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-    }
+    serve = "from s2v_tasks.flows.curate import curate; curate.serve('example', print_starting_message=False)"
+    env = {**in_process.env, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     process = subprocess.Popen([sys.executable, "-c", serve], env=env, cwd=in_process.folder)
+
+    def there() -> bool:
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+            return client.read_deployment_by_name("curate/example") is not None
+        return False
+
+    wait_until(there, 240)
     yield
     process.terminate()
     process.wait(30)
@@ -73,18 +78,12 @@ async def test_a_deployment(in_process: Bench, served: None) -> None:
     flow = example("as_deployment").prepare_training
     candidates = in_process.candidates(in_process.portraits(2))
     groups = {"screening": {"allow_private_hosts": True}}
-    for _ in range(60):  # until the deployment is there
-        try:
-            path = await flow(candidates, str(in_process.out), 1.0, groups)
-            break
-        except Exception as error:
-            if "not found" not in str(error).lower():
-                raise
+    path = await flow(candidates, str(in_process.out), 1.0, "curate/example", **groups)
     assert path == pointer(in_process.out).path
     assert len(in_process.billed_urls()) == 2
     bad = in_process.candidates([in_process.url(1, "crowd")], "bad.parquet")
     with pytest.raises(RuntimeError, match="not curated: Gate closed: pass_rate"):
-        await flow(bad, str(in_process.out), 1.0, groups)
+        await flow(bad, str(in_process.out), 1.0, "curate/example", **groups)
 
 
 async def test_single_tasks_with_a_stage_of_ones_own(in_process: Bench) -> None:
@@ -104,17 +103,9 @@ async def test_single_tasks_with_a_stage_of_ones_own(in_process: Bench) -> None:
     assert load(run.run_dir / "manifest.json")["status"] == "published"
     assert pointer(in_process.out).rows == 3
 
-    closed = parameters.model_copy(update={"thresholds": Thresholds(max_cost_usd=PRICE_USD)})
-    state: State[Curated] = await flow(closed, return_state=True)
-    assert state.is_failed()
-    assert "Gate closed: " in (state.message or "")
-    assert pointer(in_process.out).run_id == run.run_id
-    assert len(in_process.billed_urls()) == 3
-
     alone = example("one_task")
     publication = await alone.publish_if_good(str(run.run_dir), 0.9)
     assert publication.run_id == run.run_id
-    assert await alone.publish_if_good(str(run.run_dir), 1.0) is not None
     seen = await alone.worth_a_look(parameters.candidates, PRIVATE)
     assert seen["screen_reason"].null_count() == 5
     assert sorted(seen["width_px"]) == [480, 480, 800, 800, 800]
@@ -130,7 +121,7 @@ async def test_a_paying_task_alone_says_what_it_needs() -> None:
 
 
 def test_the_commands_of_the_page_work_as_written(bench: Bench) -> None:
-    """Line by line (pictures on loopback need one option more); the second one needs a yes, and has nobody."""
+    """Line by line (with an option more for loopback); the second needs a yes, and has nobody to give it."""
     bench.candidates(bench.portraits(6), "portraits.parquet")
     lines = re.findall(r"^s2v .*$", PAGE, re.MULTILINE)
     assert len(lines) == 2
