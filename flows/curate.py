@@ -11,7 +11,7 @@ from pydantic import Field
 from s2v_tasks import tasks
 from s2v_tasks.curation import open_curation
 from s2v_tasks.errors import S2VError
-from s2v_tasks.finish import begun, ended, failed
+from s2v_tasks.finish import ended, failed
 from s2v_tasks.settings import (
     RUN_ID,
     Budget,
@@ -75,7 +75,6 @@ async def curate(
     )
     try:
         async with open_curation(parameters, run_id) as run:
-            begun(run)
             await through(run, tasks.screen if screening.enabled else None, tasks.detect)
             run.check_lease()
             await tasks.verdicts()

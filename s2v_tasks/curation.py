@@ -15,6 +15,7 @@ from s2v_tasks.approval import approved
 from s2v_tasks.blocks import stored_access, stored_ledger
 from s2v_tasks.errors import InputError
 from s2v_tasks.estimate import headline
+from s2v_tasks.finish import begun
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
 from s2v_tasks.runs import Run, open_run
@@ -54,4 +55,5 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
             open_run(granted_plan, run_id or str(flow_run.id), allowance, seen=seen) as run,
             reporting(run),
         ):
+            begun(run)
             yield run
