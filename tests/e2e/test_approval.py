@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow_async
+from prefect.states import AwaitingRetry
 from workbench import COMMAND, PRICE_USD, Bench, Ran, files_below, flow_runs, load, wait_until
 
 from s2v_tasks import Screening, Spending, curate, pipeline
-from s2v_tasks.errors import NotApproved
+from s2v_tasks.errors import InputError, NotApproved, S2VError
 
 PRIVATE = Screening(allow_private_hosts=True)
 DEAR = Spending(approve_above_usd=PRICE_USD)
@@ -108,6 +110,35 @@ async def test_a_run_that_is_stopped_says_so(in_process: Bench, before: set[Any]
     running = curating(in_process)
     assert await answer(await paused(before), decision="stop") == "ACCEPT"
     await refused(in_process, await running, "not approved: 5 pictures to pay for, USD 0.0029")
+    assert NotApproved.exit_status == 1
+
+
+async def test_what_was_approved_is_what_is_paid_for_and_a_retry_asks_anew(
+    in_process: Bench, before: set[Any]
+) -> None:
+    """Candidates that changed meanwhile are refused; the retried run tells of them and needs another yes."""
+    running = curating(in_process)
+    run = await paused(before)
+    in_process.candidates(in_process.portraits(7))
+    assert await answer(run, decision="approve") == "ACCEPT"
+    await refused(in_process, await running, "changed while the run waited", InputError)
+    async with get_client() as client:
+        await client.set_flow_run_state(run.id, AwaitingRetry())
+        once_more = await client.read_flow_run(run.id)
+    # As a worker does.
+    retried = asyncio.create_task(
+        run_flow_async(curate, flow_run=once_more, parameters=once_more.parameters, return_type="state")
+    )
+    run = await again(run)
+    async with get_client() as client:
+        said = await client.read_flow_run_input(
+            run.id, run.state.state_details.run_input_keyset["description"]
+        )
+    assert "7 pictures to pay for" in said
+    assert await answer(run, decision="approve") == "ACCEPT"
+    state = await retried
+    assert state.is_completed(), state.message
+    assert len(in_process.billed_urls()) == 7
 
 
 async def test_without_an_answer_the_run_ends_unpaid(in_process: Bench) -> None:
@@ -119,13 +150,13 @@ async def test_without_an_answer_the_run_ends_unpaid(in_process: Bench) -> None:
     assert (run.state.name, run.state.message) == ("Failed", state.message)
 
 
-async def refused(bench: Bench, state: State[Any], words: str) -> None:
-    """A run that got no yes: failed, exit status 1, no call, no file."""
+async def refused(bench: Bench, state: State[Any], words: str, kind: type[S2VError] = NotApproved) -> None:
+    """A run that got no yes: failed, no call, no file; not worth an automatic retry."""
     assert state.is_failed()
     assert words in (state.message or "")
     error = await state.aresult(raise_on_failure=False)
-    assert isinstance(error, NotApproved)
-    assert (error.exit_status, error.retryable) == (1, False)
+    assert isinstance(error, kind)
+    assert not error.retryable
     assert (bench.received(), bench.billed_urls()) == (0, [])
     assert files_below(bench.folder) == {"candidates.parquet"}
 
