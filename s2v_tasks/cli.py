@@ -49,6 +49,11 @@ UrlColumn = Annotated[
     str, typer.Option(help="Column with the image URLs; image.url for a field of a struct.")
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first N input rows.")]
+Sample = Annotated[int | None, typer.Option(help="Only N of them, drawn by lot.")]
+Seed = Annotated[int, typer.Option(help="Draws the same sample again.")]
+StratifyBy = Annotated[
+    str | None, typer.Option(help="Every value of this column gets its share of the sample.")
+]
 OnUnknownAnswer = Annotated[
     str, typer.Option(help="When an answer is lost: retry (once more) or assume-paid (never again).")
 ]
@@ -120,11 +125,9 @@ def curate(
     query: Query = None,
     url_column: UrlColumn = "image_url",
     limit: Limit = None,
-    sample: Annotated[int | None, typer.Option(help="Only N of them, drawn by lot.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws the same sample again.")] = 0,
-    stratify_by: Annotated[
-        str | None, typer.Option(help="Every value of this column gets its share of the sample.")
-    ] = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    stratify_by: StratifyBy = None,
     segment_column: Annotated[
         str | None, typer.Option(help="Every value of this column must pass the gate on its own too.")
     ] = None,
@@ -206,6 +209,9 @@ def estimate(
     ] = None,
     url_column: UrlColumn = "image_url",
     limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    stratify_by: StratifyBy = None,
     ledger: Annotated[
         str | None,
         typer.Option(
@@ -213,7 +219,7 @@ def estimate(
         ),
     ] = None,
     on_unknown: OnUnknownAnswer = "retry",
-    estimate_from: Annotated[int, typer.Option(help="Pictures to look at, at random.")] = 200,
+    estimate_from: Annotated[int, typer.Option(help="Look at so many pictures, at random.")] = 200,
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_port: AllowPort = None,
@@ -231,7 +237,13 @@ def estimate(
     if ledger is not None:
         os.environ["S2V_LEDGER_URL"] = ledger
     groups = {
-        "source": {"url_column": url_column, "limit": limit},
+        "source": {
+            "url_column": url_column,
+            "limit": limit,
+            "sample": sample,
+            "seed": seed,
+            "stratify_by": stratify_by,
+        },
         "screening": {
             **_screening(no_screen, allow_private_hosts, allow_port),
             "estimate_from": estimate_from,

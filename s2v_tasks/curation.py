@@ -7,7 +7,7 @@ from dataclasses import replace
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from s2v_tasks.adapters import storage
+from s2v_tasks.adapters import sources
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting, show_estimate
 from s2v_tasks.addresses import PRIVATE_ALLOWED
@@ -44,10 +44,10 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         estimate, seen = await survey(planned, allowance.rate_per_s)
         get_run_logger().info("%s", headline(estimate))
         await show_estimate(estimate)
-        before = storage.fingerprint(planned.files)
+        before = sources.fingerprint(planned.files)
         granted = await approved(parameters, estimate)
-        with storage.reading(parameters.candidates):
-            if storage.fingerprint(planned.files) != before:  # what was approved is what is paid for
+        with sources.reading(parameters.candidates):
+            if sources.fingerprint(planned.files) != before:  # what was approved is what is paid for
                 raise InputError(f"{parameters.candidates} changed while the run waited; start it again")
         # The run stays the one that was asked for, whatever part of its budget is granted.
         granted_plan = replace(planned, parameters=granted)
