@@ -1,6 +1,10 @@
 """Which addresses a candidate may lead to."""
 
+import ipaddress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s2v_tasks.addresses import may_connect
 
@@ -83,3 +87,20 @@ def test_no_permission_opens_metadata_and_link_local_addresses(address: str) -> 
 def test_an_address_of_no_host_is_refused(address: str) -> None:
     """Reserved and documentation networks are not the world."""
     assert not may_connect(address)
+
+
+@given(st.ip_addresses(v=4), st.booleans())
+def test_an_address_in_a_wrapping_is_judged_by_what_is_inside(ip: ipaddress.IPv4Address, allow: bool) -> None:
+    """Mapped, NAT64 and 6to4: none opens what is closed, and none closes what is open."""
+    inside = int(ip)
+    mapped = ipaddress.IPv6Address(int(ipaddress.IPv6Address("::ffff:0:0")) | inside)
+    nat64 = ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) | inside)
+    six_to_four = ipaddress.IPv6Address(0x2002 << 112 | inside << 80)
+    for wrapped in (mapped, nat64, six_to_four):
+        assert may_connect(str(wrapped), allow) == may_connect(str(ip), allow)
+
+
+@given(st.ip_addresses())
+def test_permission_opens_and_never_closes(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """What is public stays public when private addresses are allowed."""
+    assert may_connect(str(ip), allow_private=True) >= may_connect(str(ip))

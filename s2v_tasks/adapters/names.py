@@ -15,18 +15,25 @@ _THREADS: Final = 64  # of our own: slow name servers must not hold up the event
 class SystemNames:
     """The system's resolver, as a ``Resolver``. ``timeout_s`` does not run while in line for a thread.
 
-    So names whose servers never answer cost time, but no other name is called unknown for it.
+    So names whose servers never answer cost time, but no other name is called unknown for it. ``look_up``
+    replaces the system's blocking call.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(
+        self,
+        timeout_s: float,
+        threads: int = _THREADS,
+        look_up: Callable[[str, int], list[str]] | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s2v-dns")
-        self._free = asyncio.Semaphore(_THREADS)
+        self._look_up = look_up or _look_up
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="s2v-dns")
+        self._free = asyncio.Semaphore(threads)
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """Look up a name."""
         await self._free.acquire()
-        looking = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+        looking = asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host, port)
         looking.add_done_callback(self._done)  # a thread that hangs is not free, whoever gave up on it
         async with asyncio.timeout(self._timeout_s):
             return await asyncio.shield(looking)

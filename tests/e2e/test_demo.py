@@ -56,7 +56,7 @@ def test_the_demo_shows_a_whole_run_on_this_machine_alone(tmp_path: Path, blocke
     wait_until(lambda: not descendants(mark), 20)
 
 
-HEAVY = ("prefect", "great_expectations", "polars", "pandas", "sqlalchemy", "httpx")
+HEAVY = ("aiohttp", "prefect", "great_expectations", "polars", "pandas", "sqlalchemy", "httpx")
 OPTIONS = {
     "demo": ["--out"],
     "gate": ["--min-pass-rate", "--max-cost-usd", "--publish", "--allow-partial"],
