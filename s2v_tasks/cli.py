@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from s2v_tasks.adapters.storage import Place
     from s2v_tasks.runs import Run
-    from s2v_tasks.settings import CurateParameters
+    from s2v_tasks.settings import CurateParameters, Screening
 
 app = typer.Typer(
     add_completion=False,
@@ -252,6 +252,7 @@ def estimate(
     }
     values = {"candidates": _one_of(candidates, query), "budget_usd": budget_usd, **groups}
     asked = question(_checked(EstimateParameters, values))
+    _warn(asked.parameters.screening)
     found, _ = asyncio.run(survey(asked, asked.scope.profile.rate_per_s))
     console = Console(highlight=False)
     console.print(estimated(found))
@@ -364,6 +365,7 @@ def _curate(parameters: "CurateParameters", run_id: str | None, *, new_run: bool
     from s2v_tasks.plan import plan
 
     planned = plan(parameters)
+    _warn(parameters.screening)
     unfinished = None
     if run_id is None:
         unfinished = None if new_run else find_unfinished(planned.out, planned.identity)
@@ -460,10 +462,14 @@ def _one_of(candidates: str | None, query: str | None) -> str:
 
 
 def _screening(no_screen: bool, allow_private_hosts: bool, allow_port: list[int] | None) -> dict[str, object]:
-    if allow_private_hosts and not no_screen:
-        typer.echo(f"warning: {PRIVATE_ALLOWED}", err=True)
     ports = tuple(allow_port or ())
     return {"enabled": not no_screen, "allow_private_hosts": allow_private_hosts, "allow_ports": ports}
+
+
+def _warn(screening: "Screening") -> None:
+    """Said of a command that can begin: one that can't says one thing, what is wrong with it."""
+    if screening.enabled and screening.allow_private_hosts:
+        typer.echo(f"warning: {PRIVATE_ALLOWED}", err=True)
 
 
 def _given(**options: object) -> dict[str, object]:
