@@ -37,12 +37,15 @@ def environment(port: int, key: str = KEY) -> dict[str, str]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
-    """The server, and the environment for those who use it; it makes a bucket when something is put there."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = dict(zip(PORTS, (one.getsockname()[1] for one in sockets), strict=True))
+    """The server, and the environment for those who use it; it makes a bucket when something is put there.
+
+    Started again on a folder, it has what it had, where it was.
+    """
+    known = folder / "ports.json"
+    again = known.exists()
+    if not again:
+        known.write_text(json.dumps(dict(zip(PORTS, _free(len(PORTS)), strict=True))))
+    ports = json.loads(known.read_text())
     identities = [_identity(KEY, "Admin", "Read", "Write", "List"), _identity(READER, "Read", "List")]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     with (folder / "log").open("w") as log:
@@ -58,7 +61,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         )  # fmt: skip
         env = environment(ports["s3.port"])
         try:
-            _wait(env, server, folder)
+            _wait(env, server, folder, again=again)
             yield env
         finally:
             server.kill()
@@ -77,11 +80,21 @@ def client(env: dict[str, str], bucket: str = "bucket") -> S3Store:
     )  # type: ignore[arg-type]
 
 
-def _wait(env: dict[str, str], server: "subprocess.Popen[bytes]", folder: Path) -> None:
+def _free(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _wait(env: dict[str, str], server: "subprocess.Popen[bytes]", folder: Path, *, again: bool) -> None:
     until, store = time.monotonic() + 120, client(env)
     while True:
         try:
-            obstore.put(store, "up", b"")
+            if again:  # what it had
+                obstore.get(store, "up").bytes()
+            obstore.put(store, "up", b"up" * 10_000)
         except (BaseError, OSError):
             assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 import obstore
 import polars as pl
 import pytest
-from object_store import SECRET, client
+from object_store import SECRET, client, running
 from workbench import PRICE_USD, Bench, Ran, ended, ledger_ids, set_rate, wait_until
 
 from s2v_tasks import Emulator, EmulatorOptions
@@ -148,6 +148,34 @@ def test_a_run_that_is_killed_continues_from_the_store(
     assert ledger_ids(ledger) == set(rows["request_id"])
     assert bucket.load("published/current.json")["rows"] == count
     assert not [name for name in bucket.names() if "/work/" in name]
+
+
+@pytest.mark.slow
+def test_a_store_that_goes_away_stops_the_run_and_the_same_command_continues(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Status 1 and one line; every answer is in the ledger, and nothing is asked again once it is back."""
+    count, folder = 30, tmp_path / "store"
+    folder.mkdir()
+    set_rate(10)
+    ledger, candidates = bench.folder / "ledger.sqlite3", bench.candidates(bench.portraits(count))
+    arguments = bench.curating(candidates, out="s3://bucket/out")
+    with running(folder) as env:
+        bench.env |= {**env, "S2V_LEDGER_URL": f"sqlite:///{ledger}"}
+        process = bench.start(*arguments)
+        wait_until(lambda: len(bench.billed_urls()) >= 5)
+    stopped = ended(process)
+    assert stopped.status == 1, stopped.err
+    assert "can't be used" in stopped.err.splitlines()[-1]
+    assert "Traceback" not in stopped.err
+    assert ledger_ids(ledger) == bench.billed_ids()
+    with running(folder):
+        finished = bench.run(*arguments)
+        assert finished.status == 0, finished.err
+        assert "continuing run" in finished.err
+        assert Bucket(env, "out").load("published/current.json")["rows"] == count
+    assert len(bench.billed_urls()) == len(set(bench.billed_urls())) == count
+    assert ledger_ids(ledger) == bench.billed_ids()
 
 
 def test_a_store_needs_a_ledger_and_rights_before_anything_is_asked(
