@@ -197,9 +197,8 @@ def test_a_store_needs_a_ledger_and_rights_before_anything_is_asked(
     ):
         refused = command(*arguments)
         assert refused.status == 2, refused.err
-        assert words in refused.err
+        assert words in refused.err.splitlines()[-1]
         assert "hunter2" not in refused.err
-        assert len(refused.err.splitlines()) == 1
     away = bench.run(*bench.curating(candidates, out=bucket.url), AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert away.status == 2, away.err
     assert "can't be used" in away.err.splitlines()[-1]
