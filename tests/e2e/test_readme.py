@@ -16,7 +16,7 @@ ENV = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 INSTALLED_BY_CI = {
     "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . && .venv/bin/s2v demo",
-    ".venv/bin/pip install -c constraints.txt -e '.[dev]' && .venv/bin/pytest",
+    ".venv/bin/pip install -c constraints.txt -e '.[dev]' && .venv/bin/pytest -n 2",
 }
 FOR_REAL = [
     "export DASHSCOPE_API_KEY=...",

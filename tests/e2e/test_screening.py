@@ -61,10 +61,10 @@ async def test_permission_for_private_hosts_is_loud_in_the_log(in_process: Bench
 
 
 def test_permission_for_private_hosts_is_loud_in_the_terminal(bench: Bench) -> None:
-    """Before anything is asked."""
-    ran = bench.curate("no such file.csv")
-    assert ran.status == 2
-    assert f"warning: {PRIVATE_ALLOWED}" in ran.err
+    """Before anything is asked; and not of a command that can't begin."""
+    candidates = bench.candidates(bench.portraits(1))
+    assert f"warning: {PRIVATE_ALLOWED}" in bench.run("estimate", candidates, "--allow-private-hosts").err
+    assert PRIVATE_ALLOWED not in bench.run("estimate", "no such file.csv", "--allow-private-hosts").err
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
