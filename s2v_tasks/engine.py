@@ -43,6 +43,9 @@ LATE_S: Final = 0.008
 MAX_LEAD_S: Final = 1.0
 AHEAD_S: Final = 0.1
 """How far ahead one process reserves: at most this, or one call."""
+WANTED_LEAD_S: Final = 2 * AHEAD_S
+"""How long before its instant a call is best reserved: this, or two intervals between calls."""
+MAX_PATIENCE_S: Final = 1.0
 FIRST_PAUSE_S: Final = FIRST_PAUSE_US / SECOND_US
 PAUSED_LOOK_S: Final = 1.0
 
@@ -137,6 +140,7 @@ class Engine:
         self._inside = 0
         self._left = asyncio.Event()
         self._repeated = 0
+        self._patience_s = 0.0
         self._stop = asyncio.Event()
         self._settled = asyncio.Event()
         self._calls: set[asyncio.Task[Answer]] = set()
@@ -236,12 +240,20 @@ class Engine:
             await self._hold_back()
             rate_per_s = await self._allowed()
             await self._make_room(rate_per_s)
+            if self._patience_s:
+                await self._wait(self._patience_s)
             self._inside += 1
         try:
             yield rate_per_s
         finally:
             self._inside -= 1
             self._left.set()
+
+    def _learn(self, lead_s: float, rate_per_s: float) -> None:
+        """Next time, reserve not long before the instant comes: who joins many waits for all their leads."""
+        surplus_s = lead_s - max(WANTED_LEAD_S, 2 / rate_per_s)
+        patience_s = self._patience_s + surplus_s / 2 if lead_s > LATE_S else 0.0
+        self._patience_s = min(max(0.0, patience_s), MAX_PATIENCE_S)
 
     async def _answer(self, call: asyncio.Task[Answer], image_key: str) -> Answer | Verdict:
         """Wait for an answer; once the run is stopping, for a bounded time.
@@ -266,6 +278,7 @@ class Engine:
             while not self.stopped and not self.budget_spent:
                 come = await self._ledger.reserve(self._lease, key, host, rate_per_s)
                 if isinstance(come, Reserved):
+                    self._learn(come.at_s - self._clock.monotonic(), rate_per_s)
                     try:
                         return await self._leave(candidate, come) or unasked(key, RUN_STOPPED)
                     except asyncio.CancelledError:
