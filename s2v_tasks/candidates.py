@@ -30,6 +30,10 @@ SCHEMA: Final[dict[str, pl.DataType]] = {
     "duplicate_of": pl.Int64(),
 }
 """What ``identify`` returns, in order."""
+PLACED_SCHEMA: Final = {name: dtype for name, dtype in SCHEMA.items() if name != "duplicate_of"}
+"""What ``placed`` returns: all that can be said of a row without looking at others."""
+PART_ROWS: Final = 250_000
+"""Rows that are worked on at once, whatever their number."""
 
 _PLACED: Final = pl.Struct({"image_key": pl.String, "reason": pl.String})
 _SHOWN_COLUMNS: Final = 20
@@ -46,6 +50,8 @@ _LABEL: Final = r"[^:\[\]\\.]{1,63}"
 _AUTHORITY: Final = re.compile(
     rf"(?P<host>\[[^\]]*\]|(?:{_LABEL}\.)*{_LABEL}\.?)(?::(?P<port>[0-9]{{0,5}}))?"
 )
+# What most addresses are: their own normal form, and in no need of a closer look. For polars.
+_PLAIN: Final = r"^https?://(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}/[!-~&&[^?#]]*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +184,22 @@ def _unsigned(query: str) -> str:
 
 def image_key(url: str) -> str:
     """Return the picture's key: 128 bits of blake2b over the normal form, as 32 hex characters."""
-    return blake2b(normal_form(url).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return _hash(normal_form(url))
+
+
+def _hash(normal: str) -> str:
+    return blake2b(normal.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def _place(urls: pl.Series) -> pl.Series:
     """Key or reason for each URL of a batch."""
-    reasons = [refusal(url) for url in urls]
-    keys = [image_key(url) if why is None else None for url, why in zip(urls, reasons, strict=True)]
+    plain = urls.str.contains(_PLAIN) & (urls.str.len_bytes() <= MAX_URL_CHARACTERS)
+    keys: list[str | None] = []
+    reasons: list[str | None] = []
+    for url, is_plain in zip(urls, plain, strict=True):
+        why = None if is_plain else refusal(url)
+        reasons.append(why)
+        keys.append(None if why else _hash(url) if is_plain else image_key(url))
     placed = pl.DataFrame({"image_key": keys, "reason": reasons}, schema=_PLACED.to_schema())
     return placed.to_struct(urls.name)
 
@@ -196,16 +211,39 @@ def identify(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
     says why the address is refused; ``duplicate_of`` is the first row with the same key, null for that first
     row itself.
     """
-    placed = pl.col("url").map_batches(_place, return_dtype=_PLACED, is_elementwise=True)
-    first = pl.col("row").min().over("image_key")
-    repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
+    return compared(placed(rows, url_column))
+
+
+def placed(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
+    """Give each row its number, and its key or the reason for which its address is refused."""
+    place = pl.col("url").map_batches(_place, return_dtype=_PLACED, is_elementwise=True)
     return (
         rows.select(_field(url_column, rows.collect_schema())[0].alias("url"))
         .with_row_index("row")
-        .select(pl.col("row").cast(pl.Int64), "url", placed.alias("placed"))
+        .select(pl.col("row").cast(pl.Int64), "url", place.alias("placed"))
         .unnest("placed")
-        .with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
     )
+
+
+def compared(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Name the row that each of some placed rows repeats."""
+    first = pl.col("row").min().over("image_key")
+    repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
+    return rows.with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
+
+
+def parts_for(rows: int) -> int:
+    """The number of parts that so many rows are worked through in."""
+    return max(1, -(-rows // PART_ROWS))
+
+
+def part_of(parts: int) -> pl.Expr:
+    """The part of a row, from 0: the same for all rows of a picture; needs ``image_key`` and ``row``.
+
+    Keys are hashes, so parts are about equal, unless an input repeats few pictures very often.
+    """
+    prefix = pl.col("image_key").str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64)
+    return (prefix * parts // 2**32).fill_null(pl.col("row") % parts)
 
 
 def fresh(identified: pl.LazyFrame) -> pl.LazyFrame:

@@ -7,17 +7,15 @@ stages stay in their modules; here is only who holds what, and for how long.
 import asyncio
 import contextlib
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, Protocol
 
 import polars as pl
 
-from s2v_tasks import candidates as stage1
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.clock import Clock, SystemClock
@@ -47,6 +45,7 @@ from s2v_tasks.errors import (
 )
 from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought, usd
 from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened
+from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Plan, rows_of
 from s2v_tasks.settings import CurateParameters, Screening
 
@@ -61,9 +60,21 @@ class Rate(Protocol):
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Pictures on their way together, columns ``image_key`` and ``url``, all of one part of the rows.
+
+    ``is_screened``: the screen has kept them in a former life of the run.
+    """
+
+    part: int
+    pictures: pl.DataFrame
+    is_screened: bool = False
+
+
 @dataclass(slots=True)
 class Run:
-    """Everything that the tasks of one run share. ``screened`` and ``judged`` grow as shards come back.
+    """Everything that the tasks of one run share. ``parts`` hold the rows and what was told of them.
 
     ``seen``: pictures that were looked at already, for the estimate.
     """
@@ -78,17 +89,10 @@ class Run:
     fetcher: ImageFetcher
     clock: Clock
     allowance: Rate
-    identified: pl.DataFrame
+    parts: Parts
     seen: dict[str, Screened]
-    screened: list[pl.DataFrame] = field(default_factory=list)
-    judged: list[pl.DataFrame] = field(default_factory=list)
-    charged: list[pl.DataFrame] = field(default_factory=list)
-    screened_out: Counter[str] = field(default_factory=Counter)
+    screened_out: int = 0
     kept: int = 0
-    unique: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.unique = stage1.fresh(self.identified.lazy()).select(pl.len()).collect().item()
 
     @property
     def stopped(self) -> RunStopped | None:
@@ -116,40 +120,61 @@ class Run:
         found = {screened.image_key: screened for screened in unseen}
         return [found.get(p.image_key) or self.seen[p.image_key] for p in pictures]
 
-    def keep_screened(self, shard: pl.DataFrame) -> None:
-        """Add what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""
-        reasons = shard["screen_reason"]
-        self.screened.append(shard)
-        self.screened_out.update(reasons.drop_nulls())
-        self.kept += reasons.null_count()
+    async def keep_screened(self, shard: Shard, told: pl.DataFrame) -> None:
+        """Keep what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""
+        await asyncio.to_thread(self.parts.keep_screened, shard.part, told)
+        self._count(told)
 
-    def keep_judged(self, shard: pl.DataFrame) -> None:
-        """Add what the paid stage told about a shard: a frame of `s2v_tasks.verdicts.JUDGED_SCHEMA`."""
-        self.judged.append(shard)
+    async def keep_judged(self, shard: Shard, told: pl.DataFrame) -> None:
+        """Keep what the paid stage told about a shard: a frame of `s2v_tasks.verdicts.JUDGED_SCHEMA`."""
+        await asyncio.to_thread(self.parts.keep_judged, shard.part, told)
 
-    async def shards(self) -> AsyncIterator[pl.DataFrame]:
-        """The unique pictures that need a look, in shards; what the ledger knows is kept on the way.
+    def _count(self, screened: pl.DataFrame) -> None:
+        self.kept += screened["screen_reason"].null_count()
+        self.screened_out += screened["screen_reason"].count()
 
-        A shard has the columns ``image_key`` and ``url``.
-        """
+    async def shards(self) -> AsyncIterator[Shard]:
+        """The unique pictures that need a look or a call; what is known of others is kept on the way."""
         if self.is_published:
             return
+        for part in range(self.parts.count):
+            pictures = await asyncio.to_thread(self.parts.unique, part)
+            screened = await asyncio.to_thread(self.parts.screened, part)
+            async for shard in self._shards_of(part, pictures, screened):
+                yield shard
+
+    async def _shards_of(
+        self, part: int, pictures: pl.DataFrame, screened: pl.DataFrame
+    ) -> AsyncIterator[Shard]:
+        """The shards of a part. Each is of one part, so the last ones may be small."""
         size = self.parameters.output.shard_size
-        left = pl.DataFrame(schema={"image_key": pl.String, "url": pl.String})
-        fresh = stage1.fresh(self.identified.lazy()).collect()
-        for chunk in fresh.iter_slices(CHUNK_ROWS):
-            told = await self.engine.known(chunk["image_key"].to_list())
-            known = {key: verdict for key, verdict in told.items() if verdict.outcome is not Outcome.UNSPENT}
-            self.keep_judged(stage5.judged_frame(known.values()))
-            self.charged.append(stage5.judged_frame(v for v in told.values() if v.image_key not in known))
-            keys = pl.DataFrame({"image_key": list(known)}, schema={"image_key": pl.String})
-            unknown = chunk.join(keys, on="image_key", how="anti", maintain_order="left")
-            left = pl.concat([left, unknown.select("image_key", "url")])
-            while left.height >= size:
-                yield left.head(size)
-                left = left.slice(size)
-        if not left.is_empty():
-            yield left
+        left = {is_screened: pictures.select("image_key", "url").clear() for is_screened in (False, True)}
+        for chunk in pictures.iter_slices(CHUNK_ROWS):
+            unknown = await self._unknown(part, chunk)
+            before = unknown.select("image_key").join(screened, on="image_key", how="inner")
+            self._count(before)
+            left[False].extend(unknown.join(before, on="image_key", how="anti", maintain_order="left"))
+            left[True].extend(stage5.kept(unknown, before))
+            for is_screened, rows in left.items():
+                whole = rows.height - rows.height % size
+                for shard in rows.head(whole).iter_slices(size):
+                    yield Shard(part, shard, is_screened)
+                left[is_screened] = rows.slice(whole)
+        for is_screened, rows in left.items():
+            if not rows.is_empty():
+                yield Shard(part, rows, is_screened)
+
+    async def _unknown(self, part: int, pictures: pl.DataFrame) -> pl.DataFrame:
+        """The pictures that the ledger has no verdict for; what it tells of others is kept."""
+        told = (await self.engine.known(pictures["image_key"].to_list())).values()
+        if not told:
+            return pictures.select("image_key", "url")
+        known = stage5.judged_frame(v for v in told if v.outcome is not Outcome.UNSPENT)
+        charged = stage5.judged_frame(v for v in told if v.outcome is Outcome.UNSPENT)
+        await asyncio.to_thread(self.parts.keep_judged, part, known)
+        await asyncio.to_thread(self.parts.keep_charged, part, charged)
+        unknown = pictures.join(known, on="image_key", how="anti", maintain_order="left")
+        return unknown.select("image_key", "url")
 
     def collect(self) -> dict[str, int]:
         """Write ``verdicts.parquet``, one row for every input row, and count the outcomes.
@@ -162,21 +187,10 @@ class Run:
 
     def _collect(self) -> dict[str, int]:
         if self.is_published:
-            written = storage.parquet(self.folder.verdicts).select(*stage5.SCHEMA).collect()
-            return stage5.conserved(written, self.identified.height)
-        screened = pl.concat([stage5.screened_frame([]), *self.screened])
-        judged = pl.concat([stage5.judged_frame([]), *self.judged])
-        charged = pl.concat([stage5.judged_frame([]), *self.charged])
-        rows = stage5.outcomes(
-            self.identified.lazy(),
-            screened.lazy(),
-            judged.lazy(),
-            charged.lazy(),
-            unreached=RUN_STOPPED if self.stopped else BUDGET_SPENT,
-        ).collect()
-        counts = stage5.conserved(rows, self.identified.height)
-        rows_in = storage.parquet(self.folder.rows)
-        storage.sink(stage5.assemble(rows_in, rows.lazy()), self.folder.verdicts)
+            outcomes = storage.parquet(self.folder.verdicts).group_by("outcome").len()
+            return dict(outcomes.collect(engine="streaming").iter_rows())
+        unreached = RUN_STOPPED if self.stopped else BUDGET_SPENT
+        counts = self.parts.write(storage.parquet(self.folder.rows), self.folder.verdicts, unreached)
         if self.stopped is None:
             keep = self.parameters.output.keep_duplicates
             verdicts = storage.parquet(self.folder.verdicts)
@@ -211,7 +225,7 @@ async def open_run(
     async with AsyncExitStack() as stack:
         with nothing_left_on_usage_error(folder):
             manifest = _manifest(planned, folder, clock)
-            identified = await asyncio.to_thread(_snapshot, planned, folder)
+            rows = await asyncio.to_thread(_snapshot, planned, folder)
             ledger = await stack.enter_async_context(LedgerDatabase(planned.ledger_url, clock))
         lease = await _lease(planned, run_id, ledger)  # if another process holds the run, its files stay
         client = await stack.enter_async_context(DetectClient(planned.access, WAN22_S2V_DETECT))
@@ -221,14 +235,14 @@ async def open_run(
             planned.parameters,
             WAN22_S2V_DETECT,
             folder,
-            manifest.model_copy(update={"rows": identified.height}),
+            manifest.model_copy(update={"rows": rows}),
             ledger,
             lease,
             engine,
             fetcher,
             clock,
             allowance,
-            identified,
+            Parts(folder.scratch(manifest.started_at)),
             {screened.image_key: screened for screened in seen},
         )
         await asyncio.to_thread(folder.write, run.manifest)
@@ -238,6 +252,7 @@ async def open_run(
         await client.warm()
         token = CURRENT.set(run)
         try:
+            await _cut(run)
             if (watch := WATCHER.get()) is not None:
                 watch(run)
             yield run
@@ -282,17 +297,32 @@ def _manifest(planned: Plan, folder: RunFolder, clock: Clock) -> Manifest:
     return fresh.model_copy(update={"started_at": former.started_at})
 
 
-def _snapshot(planned: Plan, folder: RunFolder) -> pl.DataFrame:
-    """Keep the input as it is now, and name its pictures: what is paid for can't change under way."""
-    source = planned.parameters.source
+def _snapshot(planned: Plan, folder: RunFolder) -> int:
+    """Keep the input as it is now, and count its rows: what is paid for can't change under way."""
     with sources.reading(planned.parameters.candidates):
         if not folder.rows.exists():
             storage.sink(rows_of(planned, stage5.SCHEMA), folder.rows)
-        rows = storage.parquet(folder.rows)
-        identified = stage1.identify(rows, source.url_column).collect(engine="streaming")
-    if identified.is_empty():
+        count: int = storage.parquet(folder.rows).select(pl.len()).collect().item()
+    if not count:
         raise InputError(f"{planned.parameters.candidates} holds no rows; there is nothing to curate")
-    return identified
+    return count
+
+
+async def _cut(run: Run) -> None:
+    """Cut the rows into parts, while the lease is kept and signals are heard.
+
+    Raises:
+        RunStopped: A signal came, or the lease was lost.
+    """
+    rows, url_column = storage.parquet(run.folder.rows), run.parameters.source.url_column
+
+    def cut() -> None:
+        with storage.reaching(run.folder.rows):
+            run.parts.cut(rows, url_column, go_on=lambda: run.stopped is None)
+
+    await asyncio.to_thread(cut)
+    if run.stopped:
+        raise run.stopped
 
 
 async def _lease(planned: Plan, run_id: str, ledger: LedgerDatabase) -> Lease:
@@ -369,8 +399,8 @@ class Progress:
 
 def progress(run: Run) -> Progress:
     """How far a run is, now."""
-    tally, total = run.engine.tally, run.unique
-    judged, screened_out = sum(tally.judged.values()), sum(run.screened_out.values())
+    tally, total = run.engine.tally, run.parts.pictures
+    judged, screened_out = sum(tally.judged.values()), run.screened_out
     done = tally.reused + screened_out + judged
     waiting = run.kept - judged if run.parameters.screening.enabled else 0
     unseen = total - done - waiting

@@ -10,8 +10,8 @@ import polars as pl
 from prefect import Task
 
 from s2v_tasks.errors import RunStopped
-from s2v_tasks.runs import Run
-from s2v_tasks.verdicts import kept, screened_frame
+from s2v_tasks.runs import Run, Shard
+from s2v_tasks.verdicts import kept
 
 _log = logging.getLogger(__name__)
 IN_HOUSE: Final = 10
@@ -32,17 +32,13 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
     """
     room, screening, detecting = (asyncio.Semaphore(n) for n in (IN_HOUSE, SCREENING, DETECTING))
 
-    async def lead(shard: pl.DataFrame) -> None:
+    async def lead(shard: Shard) -> None:
         try:
-            if screen is not None:
-                async with screening:
-                    seen = None if _over(run) else await _unless_stopped(run, _shown(screen, shard))
-                screened = screened_frame([]) if seen is None else seen
-                run.keep_screened(screened)
-                shard = kept(shard, screened)
+            async with screening:
+                pictures = await _looked_at(run, screen, shard)
             async with detecting:
-                if not shard.is_empty() and not _over(run):
-                    run.keep_judged(await _shown(detect, shard))
+                if not pictures.is_empty() and not _over(run):
+                    await run.keep_judged(shard, await _shown(detect, pictures))
         finally:
             room.release()
 
@@ -62,6 +58,17 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
     if not isinstance(error, RunStopped):
         raise error
     run.engine.stop(error)
+
+
+async def _looked_at(run: Run, screen: Stage | None, shard: Shard) -> pl.DataFrame:
+    """The pictures of a shard that go on to be judged."""
+    if screen is None or shard.is_screened:
+        return shard.pictures
+    told = None if _over(run) else await _unless_stopped(run, _shown(screen, shard.pictures))
+    if told is None:
+        return shard.pictures.clear()
+    await run.keep_screened(shard, told)
+    return kept(shard.pictures, told)
 
 
 def _over(run: Run) -> bool:

@@ -1,6 +1,10 @@
 """Finds what an estimate is made of, free of charge: the rows, the ledger, a look at a random sample."""
 
 import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +19,7 @@ from s2v_tasks.adapters.lease import Holder, Lease
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.ledger import images_bought
 from s2v_tasks.models import Screened
+from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Question, rows_of
 from s2v_tasks.runs import CHUNK_ROWS, fetcher_of
 
@@ -30,23 +35,16 @@ async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Scr
         LedgerUnavailable: The ledger can't be read.
     """
     profile, screening = asked.scope.profile, asked.parameters.screening
-    identified = await asyncio.to_thread(_identified, asked)
-    fresh = stage1.fresh(identified.lazy()).collect()
-    left = await _unknown(asked, fresh)
+    with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
+        counts, sample = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
     seen: list[Screened] = []
     if screening.enabled:
-        sample = left.sample(min(screening.estimate_from, left.height), seed=SEED)
         async with fetcher_of(screening) as fetcher:
             seen = await fetcher.screen(stage1.records(sample))
     budget_usd = asked.parameters.budget_usd
     bought = None if budget_usd is None else images_bought(budget_usd, profile.price_micro_usd)
-    refused = identified["reason"].count()
     estimate = Estimate(
-        rows=identified.height,
-        refused=refused,
-        duplicates=identified.height - refused - fresh.height,
-        known=fresh.height - left.height,
-        left=left.height,
+        **asdict(counts),
         sampled=len(seen),
         sampled_out=sum(s.reason is not None for s in seen),
         price_micro_usd=profile.price_micro_usd,
@@ -57,10 +55,39 @@ async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Scr
     return estimate, seen
 
 
-def _identified(asked: Question) -> pl.DataFrame:
+@dataclass(slots=True)
+class _Counts:
+    """What is known without looking at a picture, as `s2v_tasks.estimate.Estimate` has it."""
+
+    rows: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    known: int = 0
+    left: int = 0
+
+
+async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts, pl.DataFrame]:
+    """Count, part by part, and draw ``wanted`` of the pictures that are left, at random."""
+    await asyncio.to_thread(_cut, asked, parts)
+    counts, sample = _Counts(rows=parts.rows), pl.DataFrame()
+    by_lot = pl.col("image_key").hash(SEED)
+    async with _memory(asked) as unknown:
+        for part in range(parts.count):
+            identified = await asyncio.to_thread(parts.identified, part)
+            fresh = stage1.fresh(identified.lazy()).collect()
+            left = await unknown(fresh)
+            refused = identified["reason"].count()
+            counts.refused += refused
+            counts.duplicates += identified.height - refused - fresh.height
+            counts.known += fresh.height - left.height
+            counts.left += left.height
+            sample = pl.concat([sample, left], how="diagonal").sort(by_lot).head(wanted)
+    return counts, sample
+
+
+def _cut(asked: Question, parts: Parts) -> None:
     with sources.reading(asked.parameters.candidates):
-        rows = rows_of(asked)
-        return stage1.identify(rows, asked.parameters.source.url_column).collect(engine="streaming")
+        parts.cut(rows_of(asked), asked.parameters.source.url_column)
 
 
 def _is_missing(url: str) -> bool:
@@ -68,21 +95,29 @@ def _is_missing(url: str) -> bool:
     return parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file()
 
 
-async def _unknown(asked: Question, fresh: pl.DataFrame) -> pl.DataFrame:
-    """The pictures that the ledger holds no answer for; a ledger that is not there yet is not made."""
-    if asked.ledger_url is None or _is_missing(asked.ledger_url):
-        return fresh
-    nobody = Lease(
-        "", Holder.current(), "", asked.scope, asked.parameters.spending.on_unknown
-    )  # never taken: only to ask with
-    known: list[str] = []
-    async with LedgerDatabase(asked.ledger_url, SystemClock()) as ledger:
-        for chunk in fresh.iter_slices(CHUNK_ROWS):
-            standings = await ledger.standings(nobody, chunk["image_key"].to_list())
-            known += [
-                key
-                for key, standing in standings.items()
-                if standing.verdict is not None or standing.is_exhausted(asked.parameters.spending.on_unknown)
-            ]
-    keys = pl.DataFrame({"image_key": known}, schema={"image_key": pl.String})
-    return fresh.join(keys, on="image_key", how="anti", maintain_order="left")
+@asynccontextmanager
+async def _memory(asked: Question) -> AsyncIterator[Callable[[pl.DataFrame], Awaitable[pl.DataFrame]]]:
+    """What leaves out the pictures that the ledger knows; a ledger that is not there yet is not made."""
+    on_unknown = asked.parameters.spending.on_unknown
+    nobody = Lease("", Holder.current(), "", asked.scope, on_unknown)  # never taken: only to ask with
+
+    async with AsyncExitStack() as stack:
+        ledger: LedgerDatabase | None = None
+        if asked.ledger_url is not None and not _is_missing(asked.ledger_url):
+            ledger = await stack.enter_async_context(LedgerDatabase(asked.ledger_url, SystemClock()))
+
+        async def unknown(fresh: pl.DataFrame) -> pl.DataFrame:
+            if ledger is None:
+                return fresh
+            known: list[str] = []
+            for chunk in fresh.iter_slices(CHUNK_ROWS):
+                standings = await ledger.standings(nobody, chunk["image_key"].to_list())
+                known += [
+                    key
+                    for key, standing in standings.items()
+                    if standing.verdict is not None or standing.is_exhausted(on_unknown)
+                ]
+            keys = pl.DataFrame({"image_key": known}, schema={"image_key": pl.String})
+            return fresh.join(keys, on="image_key", how="anti", maintain_order="left")
+
+        yield unknown

@@ -96,7 +96,8 @@ def outcomes(
     """
     charged = judged.clear() if charged is None else charged
     duplicate = pl.col("duplicate_of").is_not_null()
-    refused = pl.coalesce("reason", "screen_reason")  # for its address, or by the screen
+    # For its address, or by the screen: unless another run has had it judged since.
+    refused = pl.coalesce("reason", pl.when(pl.col("outcome").is_null()).then("screen_reason"))
     unique = (
         identified.filter(~duplicate)
         .select("row", "image_key", "reason", "duplicate_of")
@@ -149,10 +150,8 @@ def _free() -> list[pl.Expr]:
 
 
 def assemble(rows: pl.LazyFrame, outcome_rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The input's own columns, in input order, with their outcomes behind them."""
-    numbered = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-    joined = numbered.join(outcome_rows, on="row", how="left", maintain_order="left")
-    return joined.select(pl.exclude(SCHEMA), *SCHEMA)
+    """The input's own columns, their outcomes behind them; both in input order: ``conserved`` sees to it."""
+    return pl.concat([rows, outcome_rows.select(*SCHEMA)], how="horizontal")
 
 
 def approved(verdicts: pl.LazyFrame, *, keep_duplicates: bool = False) -> pl.LazyFrame:
@@ -163,22 +162,23 @@ def approved(verdicts: pl.LazyFrame, *, keep_duplicates: bool = False) -> pl.Laz
     return verdicts.filter(wanted)
 
 
-def conserved(outcome_rows: pl.DataFrame, rows: int) -> dict[str, int]:
-    """The number of rows with each outcome, after checking that every input row has exactly one.
+def conserved(outcome_rows: pl.DataFrame, rows: int, first: int = 0) -> dict[str, int]:
+    """The number of rows with each outcome, after checking that each of some input rows has exactly one.
+
+    These are ``rows`` rows from the row ``first`` on, and they are in order.
 
     Raises:
-        ConservationError: Rows are missing, doubled or without an outcome; the message names some.
+        ConservationError: Rows are missing, doubled, out of order or without an outcome; the message names
+            some.
     """
     numbers = outcome_rows["row"]
-    wrong = pl.DataFrame({"row": pl.int_range(rows, eager=True)}).join(outcome_rows, on="row", how="anti")[
-        "row"
-    ]
-    if outcome_rows.height != rows or len(wrong) or numbers.is_duplicated().any():
-        some = ", ".join(
-            map(str, [*wrong.head(5), *numbers.filter(numbers.is_duplicated()).unique().head(5)])
-        )
+    wanted = pl.int_range(first, first + rows, eager=True).alias("row")
+    if not numbers.equals(wanted):
+        wrong = wanted.to_frame().join(outcome_rows, on="row", how="anti")["row"]
+        doubled = numbers.filter(numbers.is_duplicated()).unique()
+        some = ", ".join(map(str, [*wrong.head(5), *doubled.head(5)]))
         raise ConservationError(
-            f"{rows} rows went in and {outcome_rows.height} came out; wrong rows: {some or 'none'}"
+            f"{rows} rows went in and {outcome_rows.height} came out; wrong rows: {some or 'their order'}"
         )
     counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
     strange = set(counts) - {outcome.value for outcome in Outcome}

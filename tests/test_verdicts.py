@@ -110,13 +110,17 @@ def test_empty_frames_are_typed() -> None:
 
 
 def test_the_inputs_columns_come_first_and_unchanged() -> None:
-    """Rows keep their order, also when the outcomes come in another."""
+    """Rows keep their order; outcomes in another order are refused before they are put beside them."""
     given = pl.DataFrame({"n": [3, 1, 2], "image_url": [url(3), url(1), url(2)], "none": [None, None, None]})
     rows = judge(given["image_url"].to_list())
-    came = assemble(given.lazy(), rows.sort("row", descending=True).lazy()).collect()
+    came = assemble(given.lazy(), rows.lazy()).collect()
     assert came.columns == [*given.columns, *SCHEMA]
     assert came.select(given.columns).equals(given)
     assert came["row"].to_list() == [0, 1, 2]
+    with pytest.raises(ConservationError, match="their order"):
+        conserved(rows.sort("row", descending=True), 3)
+    with pytest.raises(pl.exceptions.PolarsError):
+        assemble(given.lazy(), rows.head(2).lazy()).collect()
 
 
 def test_approved_are_the_passed_and_on_request_their_duplicates() -> None:

@@ -1,6 +1,7 @@
 """A run's folder: where its files are, its manifest, and finding an unfinished run to continue."""
 
 import hashlib
+import os
 import platform
 import re
 import secrets
@@ -82,6 +83,13 @@ class RunFolder:
     def rows(self) -> Place:
         """The input as it was when the run started; removed when the run is finished."""
         return self.path / "work" / "rows.parquet"
+
+    def scratch(self, started_at: datetime) -> Path:
+        """A local folder for what grows as the run goes on; another one for each run, also of the same id."""
+        if isinstance(self.path, Path):
+            return self.path / "work"
+        name = hashlib.sha256(f"{self.path}\0{started_at.isoformat()}".encode()).hexdigest()[:32]
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s2v-tasks" / name
 
     @property
     def verdicts(self) -> Place:

@@ -1,0 +1,116 @@
+"""A run's rows in parts that fit in memory, and what becomes of them, so that their number does not matter.
+
+Rows go into a part by their picture's key: what repeats a picture is in the same part, so a part is worked
+through on its own. What the stages tell is kept on disk by part; at the end outcomes go back into the order
+of the input. A part holds about `s2v_tasks.candidates.PART_ROWS` rows; most inputs are one part.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from s2v_tasks import candidates as stage1
+from s2v_tasks import verdicts as stage5
+from s2v_tasks.adapters import storage
+from s2v_tasks.adapters.scratch import Scratch
+
+
+class Parts:
+    """The rows of one run below a scratch folder. ``cut`` comes first.
+
+    ``rows`` and ``pictures`` count input rows and unique pictures with a good address.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = 0
+        self.pictures = 0
+        self.count = 0
+        self._placed = Scratch(folder / "placed", stage1.PLACED_SCHEMA)
+        self._screened = Scratch(folder / "screened", stage5.SCREENED_SCHEMA)
+        self._judged = Scratch(folder / "judged", stage5.JUDGED_SCHEMA)
+        self._charged = Scratch(folder / "charged", stage5.JUDGED_SCHEMA)
+        self._ordered = Scratch(folder / "ordered", stage5.SCHEMA)
+
+    def cut(self, rows: pl.LazyFrame, url_column: str, *, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Cut the rows into parts; or, if a former life has done so, take up what it left.
+
+        Durable. ``go_on`` is asked now and then; if it says no, nothing is cut.
+        """
+        index = self.folder / "parts.json"
+        if not index.exists():
+            total = rows.select(pl.len()).collect(engine="streaming").item()
+            count = stage1.parts_for(total)
+            self._placed.begin(anew=True)
+            batches = stage1.placed(rows, url_column).collect_batches(
+                chunk_size=stage1.PART_ROWS // 2, maintain_order=True
+            )
+            for batch in batches:
+                if not go_on():
+                    return
+                self._placed.spread(batch, stage1.part_of(count))
+            pictures = sum(self.unique(part).height for part in range(count))
+            self._placed.sync()
+            storage.write_json(index, {"rows": total, "pictures": pictures, "parts": count})
+        said = json.loads(index.read_bytes())
+        self.rows, self.pictures, self.count = said["rows"], said["pictures"], said["parts"]
+        self._screened.begin(anew=False)
+        self._screened.mend()
+        for told in (self._judged, self._charged):  # the ledger tells it again, for free
+            told.begin(anew=True)
+
+    def identified(self, part: int) -> pl.DataFrame:
+        """The rows of a part, of `s2v_tasks.candidates.SCHEMA`."""
+        return stage1.compared(self._placed.read(part).lazy()).collect()
+
+    def unique(self, part: int) -> pl.DataFrame:
+        """The pictures of a part, each once: columns ``image_key``, ``url``, ``row``."""
+        return stage1.fresh(self.identified(part).lazy()).collect()
+
+    def screened(self, part: int) -> pl.DataFrame:
+        """What the screen told about a part, in former lives of the run too."""
+        return self._screened.read(part)
+
+    def keep_screened(self, part: int, told: pl.DataFrame) -> None:
+        """Keep what the screen told, for the lives to come too."""
+        self._screened.append(part, told, durable=True)
+
+    def keep_judged(self, part: int, told: pl.DataFrame) -> None:
+        """Keep what the paid stage or the ledger told."""
+        self._judged.append(part, told)
+
+    def keep_charged(self, part: int, told: pl.DataFrame) -> None:
+        """Keep what was charged before for pictures that were never answered."""
+        self._charged.append(part, told)
+
+    def write(self, rows: pl.LazyFrame, verdicts: Path, unreached: str) -> dict[str, int]:
+        """Write the rows with their outcomes, in input order, and count the outcomes.
+
+        ``rows`` is what was cut; ``unreached`` the reason of what no stage has reached.
+
+        Raises:
+            ConservationError: Rows or outcomes do not add up.
+        """
+        self._ordered.begin(anew=True)
+        for part in range(self.count):
+            outcomes = stage5.outcomes(
+                self.identified(part).lazy(),
+                self._screened.read(part).lazy(),
+                self._judged.read(part).lazy(),
+                self._charged.read(part).lazy(),
+                unreached=unreached,
+            ).collect()
+            self._ordered.spread(outcomes, pl.col("row") // stage1.PART_ROWS)
+        counts: Counter[str] = Counter()
+        pieces = []
+        for number, first in enumerate(range(0, self.rows, stage1.PART_ROWS)):
+            piece = self._ordered.read(number).sort("row")
+            counts.update(stage5.conserved(piece, min(stage1.PART_ROWS, self.rows - first), first))
+            pieces.append(self._ordered.path(number).with_suffix(".parquet"))
+            piece.write_parquet(pieces[-1])
+            self._ordered.path(number).unlink()
+        storage.sink(stage5.assemble(rows, storage.parquet(*pieces)), verdicts)
+        return dict(counts)
