@@ -242,7 +242,7 @@ def part_of(parts: int) -> pl.Expr:
 
     Keys are hashes, so parts are about equal, unless an input repeats few pictures very often.
     """
-    prefix = pl.col("image_key").str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64)
+    prefix = pl.col("image_key").str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64, strict=False)
     return (prefix * parts // 2**32).fill_null(pl.col("row") % parts)
 
 

@@ -409,9 +409,8 @@ def _show(state: "State[Any]", run_dir: "Place") -> int:
     from rich.console import Console
 
     from s2v_tasks.adapters import storage
-    from s2v_tasks.summary import summarise
+    from s2v_tasks.parts import summary_of
     from s2v_tasks.terminal import funnel, money, places
-    from s2v_tasks.verdicts import SCHEMA
 
     error = _error_of(state)
     if isinstance(error, UsageError):
@@ -419,8 +418,7 @@ def _show(state: "State[Any]", run_dir: "Place") -> int:
     console = Console(highlight=False, soft_wrap=True)
     verdicts, unspent = run_dir / "verdicts.parquet", 0
     if verdicts.exists():
-        with storage.reaching(run_dir):
-            summary = summarise(storage.parquet(verdicts).select(*SCHEMA).collect())
+        summary = summary_of(verdicts)
         unspent = summary.unspent
         console.print(funnel(summary))
         console.print(money(summary))

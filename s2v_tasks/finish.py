@@ -11,18 +11,18 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from s2v_tasks import gate as stage6
-from s2v_tasks.adapters import events, storage
+from s2v_tasks.adapters import events
 from s2v_tasks.adapters.artifacts import show_summary
-from s2v_tasks.adapters.folder import RunFolder, Status
+from s2v_tasks.adapters.folder import Status
 from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import AccountRefused, BudgetSpent, GateClosed, LedgerUnavailable, S2VError
 from s2v_tasks.ledger import State as AttemptState
 from s2v_tasks.ledger import usd
 from s2v_tasks.models import GateReport
+from s2v_tasks.parts import summary_of
 from s2v_tasks.publish import Publication
 from s2v_tasks.runs import Run
-from s2v_tasks.summary import Summary, summarise
-from s2v_tasks.verdicts import SCHEMA
+from s2v_tasks.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def ended(
 
     Without a ``report`` the run stopped on the way.
     """
-    summary = await asyncio.to_thread(_summary, run.folder)
+    summary = await asyncio.to_thread(summary_of, run.folder.verdicts)
     status, error, message = _end(run, summary, report, publication)
     cost_usd = {}
     with contextlib.suppress(LedgerUnavailable):  # the reason why the run stopped: it says so itself
@@ -70,6 +70,7 @@ async def ended(
     await asyncio.to_thread(run.folder.write, run.manifest)
     if status != "stopped":
         await asyncio.to_thread(run.folder.clean)
+        await asyncio.to_thread(run.parts.remove)
     _tell(run, summary, report, publication)
     gate = stage6.words(report) if report is not None else "Gate not judged: the run stopped on the way."
     await show_summary(summary, message, gate=gate, rate=_pace(run))
@@ -86,11 +87,6 @@ def begun(run: Run) -> None:
     )
     get_run_logger().info("%s", words)
     events.tell("s2v.run.started", _payload(run, words))
-
-
-def _summary(folder: RunFolder) -> Summary:
-    with storage.reaching(folder.path):
-        return summarise(storage.parquet(folder.verdicts).select(*SCHEMA).collect())
 
 
 def failed(error: S2VError) -> State[Any]:

@@ -77,10 +77,12 @@ def parameters(
 ) -> dict[str, float | int | None]:
     """What the suites' ``$PARAMETER``s are given; None switches a limit off.
 
-    ``rows``: input rows, counted where they were read; ``segments``: values of the segment column.
+    ``rows``: input rows, counted where they were read; of these ``rows_here`` are in what is judged at once.
+    ``segments``: values of the segment column.
     """
     return {
         "rows": rows,
+        "rows_here": rows,
         "scopes": 1 + segments,
         "max_row_usd": _MAX_CHARGES * profile.price_micro_usd / _MICRO,
         "min_side_px": profile.min_side_px,
@@ -95,24 +97,36 @@ def parameters(
     }
 
 
-def check_unique(verdicts: pl.DataFrame) -> None:
-    """Every row number once, and every picture once outside the duplicates.
+def check_rows(verdicts: pl.DataFrame) -> None:
+    """Every row number once, among these.
 
     Raises:
-        ConservationError: some row or picture is there twice; the message names the first ones.
+        ConservationError: some row is there twice; the message names the first ones.
 
     """
     twice = verdicts.filter(pl.col("row").is_duplicated())["row"].unique().sort()
     if len(twice):
         raise ConservationError(f"{len(twice)} row numbers are there more than once: {_first(twice)}.")
-    unique = verdicts.filter(
-        pl.col("outcome").ne_missing(Outcome.DUPLICATE.value), pl.col("image_key").is_not_null()
-    )
-    again = unique.filter(pl.col("image_key").is_duplicated())["row"].sort()
+
+
+def check_pictures(verdicts: pl.DataFrame) -> None:
+    """Every picture once outside the duplicates, among these.
+
+    Raises:
+        ConservationError: some picture is there twice; the message names the first rows.
+
+    """
+    again = verdicts.filter(pl.col("image_key").is_duplicated())["row"].sort()
     if len(again):
         raise ConservationError(
             f"{len(again)} rows share a picture and none is named a duplicate: rows {_first(again)}."
         )
+
+
+def own_pictures(verdicts: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that stand for a picture of their own: columns ``row`` and ``image_key``."""
+    wanted = pl.col("outcome").ne_missing(Outcome.DUPLICATE.value) & pl.col("image_key").is_not_null()
+    return verdicts.filter(wanted).select("row", "image_key")
 
 
 def report(expectations: Sequence[Expectation], facts: Sequence[Facts], judged_at: datetime) -> GateReport:

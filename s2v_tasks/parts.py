@@ -13,9 +13,12 @@ from pathlib import Path
 import polars as pl
 
 from s2v_tasks import candidates as stage1
+from s2v_tasks import gate as stage6
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.scratch import Scratch
+from s2v_tasks.adapters.storage import Place
+from s2v_tasks.summary import Summary, summarise, tallied
 
 
 class Parts:
@@ -86,7 +89,11 @@ class Parts:
         """Keep what was charged before for pictures that were never answered."""
         self._charged.append(part, told)
 
-    def write(self, rows: pl.LazyFrame, verdicts: Path, unreached: str) -> dict[str, int]:
+    def remove(self) -> None:
+        """Remove the scratch folder: the run is over."""
+        storage.remove_below(self.folder)
+
+    def write(self, rows: pl.LazyFrame, verdicts: Place, unreached: str) -> dict[str, int]:
         """Write the rows with their outcomes, in input order, and count the outcomes.
 
         ``rows`` is what was cut; ``unreached`` the reason of what no stage has reached.
@@ -114,3 +121,24 @@ class Parts:
             self._ordered.path(number).unlink()
         storage.sink(stage5.assemble(rows, storage.parquet(*pieces)), verdicts)
         return dict(counts)
+
+
+def check_unique(verdicts: pl.LazyFrame, rows: int) -> None:
+    """Every row number once, and every picture once outside the duplicates.
+
+    Raises:
+        ConservationError: Some row or picture is there twice.
+    """
+    for first in range(0, rows, stage1.PART_ROWS):
+        some = pl.col("row").is_between(first, first + stage1.PART_ROWS, closed="left")
+        stage6.check_rows(verdicts.select("row").filter(some).collect(engine="streaming"))
+    pictures, parts = stage6.own_pictures(verdicts), stage1.parts_for(rows)
+    for part in range(parts):
+        some = stage1.part_of(parts) == part
+        stage6.check_pictures(pictures.filter(some).collect(engine="streaming"))
+
+
+def summary_of(verdicts: Place) -> Summary:
+    """The funnel of a file of verdicts."""
+    with storage.reaching(verdicts):
+        return summarise(tallied(storage.parquet(verdicts)).collect(engine="streaming"))

@@ -6,6 +6,8 @@ import polars as pl
 
 from s2v_tasks.models import Outcome
 
+_MICRO = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -41,21 +43,27 @@ class Summary:
         return [(reason, rows) for of, reason, rows in self.reasons if of == outcome]
 
 
-def summarise(outcome_rows: pl.DataFrame) -> Summary:
-    """Count a frame of `s2v_tasks.verdicts.SCHEMA`."""
-    counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
+def tallied(verdicts: pl.LazyFrame) -> pl.LazyFrame:
+    """Add up rows of `s2v_tasks.verdicts.SCHEMA`: a row per outcome, reason and source; whole micro-USD."""
+    micro = [(pl.col(name) * _MICRO).round().cast(pl.Int64).sum() for name in ("cost_usd", "paid_usd")]
+    return verdicts.group_by("outcome", "reason", "from_ledger").agg(pl.len().alias("rows"), *micro)
+
+
+def summarise(tallies: pl.DataFrame) -> Summary:
+    """The funnel, of what ``tallied`` gave."""
+    counts = dict(tallies.group_by("outcome").agg(pl.col("rows").sum()).iter_rows())
     reasons = (
-        outcome_rows.filter(pl.col("reason").is_not_null())
+        tallies.filter(pl.col("reason").is_not_null())
         .group_by("outcome", "reason")
-        .len()
-        .sort("len", "outcome", "reason", descending=[True, False, False])
+        .agg(pl.col("rows").sum())
+        .sort("rows", "outcome", "reason", descending=[True, False, False])
     )
     attempted = sum(
         counts.get(o, 0) for o in (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
     )
-    known = int(outcome_rows["from_ledger"].sum())
+    known = int(tallies.filter("from_ledger")["rows"].sum())
     return Summary(
-        rows=outcome_rows.height,
+        rows=int(tallies["rows"].sum()),
         duplicates=counts.get(Outcome.DUPLICATE, 0),
         screened_out=counts.get(Outcome.SCREENED_OUT, 0),
         known=known,
@@ -66,8 +74,8 @@ def summarise(outcome_rows: pl.DataFrame) -> Summary:
         unknown=counts.get(Outcome.UNKNOWN, 0),
         unspent=counts.get(Outcome.UNSPENT, 0),
         reasons=tuple(reasons.iter_rows()),
-        cost_usd=round(float(outcome_rows["cost_usd"].sum()), 6),
-        data_set_cost_usd=round(float(outcome_rows["paid_usd"].sum()), 6),
+        cost_usd=int(tallies["cost_usd"].sum()) / _MICRO,
+        data_set_cost_usd=int(tallies["paid_usd"].sum()) / _MICRO,
     )
 
 

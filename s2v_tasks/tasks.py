@@ -27,6 +27,7 @@ from s2v_tasks.adapters.folder import RunFolder
 from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import UsageError
 from s2v_tasks.models import WAN22_S2V_DETECT, GateReport
+from s2v_tasks.parts import check_unique
 from s2v_tasks.runs import CURRENT, Run, fetcher_of
 from s2v_tasks.settings import Screening, Thresholds
 
@@ -159,17 +160,15 @@ def _judge(
     folder: RunFolder, thresholds: Thresholds, segment_column: str | None, judged_at: datetime, docs: Place
 ) -> GateReport:
     verdicts = storage.parquet(folder.verdicts)
+    rows, segments = folder.read().rows, 0  # counted where they were read
     with storage.reaching(folder.path):
-        own = verdicts.select(*stage5.SCHEMA).collect()
-        stage6.check_unique(own)
-        frame = stage6.facts_of(verdicts, segment_column).collect()
-        segments = 0
+        check_unique(verdicts, rows)
+        frame = stage6.facts_of(verdicts, segment_column).collect(engine="streaming")
         if segment_column is not None:
-            segments = verdicts.select(pl.col(segment_column).n_unique()).collect().item()
-    rows = folder.read().rows  # counted where they were read
-    parameters = stage6.parameters(thresholds, rows=rows, segments=segments)
-    with storage.filled(docs) as local:
-        judged = gx.judge(own, frame, parameters, local)
+            segments = verdicts.select(pl.col(segment_column).n_unique()).collect(engine="streaming").item()
+        parameters = stage6.parameters(thresholds, rows=rows, segments=segments)
+        with storage.filled(docs) as local:
+            judged = gx.judge(verdicts, frame, parameters, local)
     return stage6.report(judged, stage6.read_facts(frame), judged_at)
 
 

@@ -9,6 +9,7 @@ import pytest
 from s2v_tasks import gate
 from s2v_tasks.errors import ConservationError
 from s2v_tasks.models import WAN22_S2V_DETECT, Expectation, Facts
+from s2v_tasks.parts import check_unique
 from s2v_tasks.screen import UNREACHABLE
 from s2v_tasks.settings import Thresholds
 
@@ -153,13 +154,12 @@ def test_parameters_hold_every_threshold_and_what_was_counted() -> None:
 def test_uniqueness_names_the_rows() -> None:
     """A row number or a picture that is there twice is a defect; duplicates and lacking keys are none."""
     key = {"image_key": "0" * 32}
-    gate.check_unique(
-        table(("passed", key), ("duplicate", key), *[("screened_out", {"image_key": None})] * 2)
-    )
+    pictures = [("passed", key), ("duplicate", key), *[("screened_out", {"image_key": None})] * 2]
+    check_unique(table(*pictures).lazy(), 4)
     with pytest.raises(ConservationError, match=r"2 rows share a picture .* rows 0, 1\."):
-        gate.check_unique(table(("passed", key), ("failed", key), ("duplicate", key)))
+        check_unique(table(("passed", key), ("failed", key), ("duplicate", key)).lazy(), 3)
     with pytest.raises(ConservationError, match=r"4 row numbers are there more than once: 0, 1, 2, \.\.\."):
-        gate.check_unique(pl.concat([table(*[("passed", {})] * 4)] * 2))
+        check_unique(pl.concat([table(*[("passed", {})] * 4)] * 2).lazy(), 4)
 
 
 def test_the_gate_opens_only_when_each_suite_held() -> None:

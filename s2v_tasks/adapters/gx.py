@@ -33,6 +33,9 @@ Parameters = Mapping[str, float | int | None]
 WITHHELD = frozenset({"message"})
 """Columns of the verdict schema that are not handed over: the vendor's text may quote a URL."""
 
+PART_ROWS = 500_000
+"""Rows handed over at once; as pandas takes them they are 0.5 KB each."""
+
 _ONE_AT_A_TIME = threading.Lock()  # Great Expectations keeps one current context per process
 
 
@@ -68,15 +71,17 @@ class Suite:
 
 
 def judge(
-    verdicts: pl.DataFrame,
+    verdicts: pl.DataFrame | pl.LazyFrame,
     facts: pl.DataFrame,
     parameters: Parameters,
     docs_dir: Path,
     suites: Traversable | None = None,
+    part_rows: int = PART_ROWS,
 ) -> tuple[Expectation, ...]:
     """Judge both frames and write ``docs_dir/index.html``. Takes seconds: call it in a thread.
 
-    Of ``verdicts`` only the columns of the verdict schema are looked at, whatever else it holds. ``suites``
+    Of ``verdicts`` only the columns of the verdict schema are looked at, whatever else it holds; no more than
+    ``part_rows`` of them are in memory: each part must keep the whole suite and has a page. ``suites``
     is a folder with ``verdicts.json`` and ``gate.json``; the package's own by default.
 
     Raises:
@@ -85,15 +90,16 @@ def judge(
     """
     folder = suites or resources.files("s2v_tasks.expectations")
     loaded = [read_suite(folder, name, parameters) for name in SUITES]
-    own = verdicts.select(name for name in SCHEMA if name in verdicts.columns and name not in WITHHELD)
+    names = verdicts.lazy().collect_schema().names()
+    own = verdicts.lazy().select(name for name in SCHEMA if name in names and name not in WITHHELD)
     judged: list[Expectation] = []
     with _ONE_AT_A_TIME:
         context = _open_context(docs_dir)
-        for suite, frame in zip(loaded, (own, facts), strict=True):
-            results = _validate(context, suite, frame, parameters)
+        for suite, frame, size in zip(loaded, (own, facts.lazy()), (part_rows, None), strict=True):
+            results = _judged(context, suite, frame, parameters, size)
             for rule in suite.rules:
-                success, threshold = results[rule.name].success is True, rule.threshold(parameters)
-                observed, segment = _observed(rule, results[rule.name].result, frame)
+                success, threshold = results[rule.name]["success"], rule.threshold(parameters)
+                observed, segment = _observed(rule, results[rule.name], frame)
                 judged.append(Expectation(suite.name, rule.name, success, observed, threshold, segment))
     return tuple(judged)
 
@@ -128,49 +134,97 @@ def read_suite(folder: Traversable, name: str, parameters: Parameters) -> Suite:
     return Suite(name, rules, content)
 
 
+def _judged(
+    context: "EphemeralDataContext",
+    suite: Suite,
+    frame: pl.LazyFrame,
+    parameters: Parameters,
+    part_rows: int | None,
+) -> dict[str, dict[str, Any]]:
+    """What came of each rule, by name, over all parts of the frame; None: it is one part."""
+    loaded = _load(context, suite)
+    height = frame.select(pl.len()).collect(engine="streaming").item()
+    wanted = int(parameters["rows"] or 0)
+    size, total = part_rows or max(height, 1), height if part_rows is None else max(height, wanted)
+    merged: dict[str, dict[str, Any]] = {}
+    for first in range(0, max(total, 1), size):
+        name = suite.name if total <= size else f"{suite.name} from row {first}"
+        given = {**parameters, "rows_here": max(0, min(wanted - first, size))}
+        results = _validate(context, suite, loaded, name, frame.slice(first, size).collect(), given)
+        for rule in suite.rules:
+            told = results[rule.name]
+            part = {**told.result, "success": told.success is True}
+            merged[rule.name] = _merged(merged[rule.name], part, first) if first else part
+    return merged
+
+
+def _merged(whole: dict[str, Any], part: dict[str, Any], first: int) -> dict[str, Any]:
+    """What holds of two parts; ``first`` is the row that the second begins with. Counts add up."""
+    told = dict(part if whole["success"] and not part["success"] else whole)
+    told["success"] = whole["success"] and part["success"]
+    for count in ("unexpected_count", "element_count", "observed_value"):
+        if isinstance(whole.get(count), int):
+            told[count] = whole[count] + part[count]
+    if indices := part.get(_INDICES):
+        told[_INDICES] = whole.get(_INDICES) or [first + index for index in indices]
+    return told
+
+
+_INDICES = "partial_unexpected_index_list"
+
+
 def _validate(
-    context: "EphemeralDataContext", suite: Suite, frame: pl.DataFrame, parameters: Parameters
+    context: "EphemeralDataContext",
+    suite: Suite,
+    loaded: "ExpectationSuite",
+    name: str,
+    frame: pl.DataFrame,
+    parameters: Parameters,
 ) -> "dict[str, ExpectationValidationResult]":
     """Run the suite through a checkpoint that renders its page; results by name, one for each rule."""
     import great_expectations as gx
     from great_expectations.checkpoint.actions import UpdateDataDocsAction
     from great_expectations.exceptions.exceptions import GreatExpectationsError
 
-    name = suite.name
     try:
         asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
         definition = gx.ValidationDefinition(
-            name=name, data=asset.add_batch_definition_whole_dataframe(name), suite=_load(context, suite)
+            name=name, data=asset.add_batch_definition_whole_dataframe(name), suite=loaded
         )
         checkpoint = gx.Checkpoint(
             name=name,
             validation_definitions=[context.validation_definitions.add(definition)],
             actions=[UpdateDataDocsAction(name="data_docs")],
             # A wrong value in the verdicts may be anything, a URL too: their page only counts them.
-            result_format={"result_format": "SUMMARY", "exclude_unexpected_values": name == SUITES[0]},
+            result_format={"result_format": "SUMMARY", "exclude_unexpected_values": suite.name == SUITES[0]},
         )
         run = context.checkpoints.add(checkpoint).run(
             batch_parameters={"dataframe": frame.to_pandas()}, expectation_parameters=dict(parameters)
         )
+        context.data_sources.delete(name)  # with the rows that it holds
     except (TypeError, ValueError, GreatExpectationsError) as error:
-        raise _broken(name, f"Great Expectations refuses it ({error})") from error
+        raise _broken(suite.name, f"Great Expectations refuses it ({error})") from error
     (validated,) = run.run_results.values()
     results = {config.meta["name"]: r for r in validated.results if (config := r.expectation_config)}
     for rule in suite.rules:
         if rule.name not in results:
-            raise _broken(name, f"{rule.name} was not judged")
+            raise _broken(suite.name, f"{rule.name} was not judged")
         trouble = results[rule.name].exception_info
         if any(_values_of("raised_exception", trouble)):
             said = "; ".join(filter(None, _values_of("exception_message", trouble)))
-            raise _broken(name, f"{rule.name} could not be judged ({said})")
+            raise _broken(suite.name, f"{rule.name} could not be judged ({said})")
     return results
 
 
 def _load(context: "EphemeralDataContext", suite: Suite) -> "ExpectationSuite":
     """Build the suite and compare it with its file: what has an unknown type or severity is only logged."""
     import great_expectations as gx
+    from great_expectations.exceptions.exceptions import GreatExpectationsError
 
-    built = gx.ExpectationSuite(**suite.content)
+    try:
+        built = gx.ExpectationSuite(**suite.content)
+    except (TypeError, ValueError, GreatExpectationsError) as error:
+        raise _broken(suite.name, f"Great Expectations refuses it ({error})") from error
     kept = {(expectation.meta or {}).get("name") for expectation in built.expectations}
     if lost := [rule.name for rule in suite.rules if rule.name not in kept]:
         raise _broken(suite.name, f"type or severity is unknown of: {', '.join(lost)}")
@@ -203,11 +257,11 @@ def _open_context(docs_dir: Path) -> "EphemeralDataContext":
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.DataFrame) -> tuple[str, str | None]:
+def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.LazyFrame) -> tuple[str, str | None]:
     """What was seen, and in which segment: of the facts the worst value, of the verdicts how many rows."""
     limits = {"min_value", "max_value"} & rule.kwargs.keys()
-    if limits and "segment" in frame.columns and "row_condition" not in rule.kwargs:
-        return _worst(rule.kwargs["column"], frame, largest="max_value" in limits)
+    if limits and "segment" in frame.collect_schema() and "row_condition" not in rule.kwargs:
+        return _worst(rule.kwargs["column"], frame.collect(), largest="max_value" in limits)
     if mismatched := result.get("details", {}).get("mismatched"):
         return "; ".join(f"{kind} {', '.join(names)}" for kind, names in mismatched.items()), None
     if "unexpected_count" not in result:
@@ -216,10 +270,10 @@ def _observed(rule: Rule, result: Mapping[str, Any], frame: pl.DataFrame) -> tup
     count, rows = result["unexpected_count"], result["element_count"]
     if not count:
         return f"so in all {rows} rows", None
-    observed, indices = f"not so in {count} of {rows} rows", result.get("partial_unexpected_index_list")
+    observed, indices = f"not so in {count} of {rows} rows", result.get(_INDICES)
     if not indices:
         return observed, None
-    first = frame.row(indices[0], named=True)
+    first = frame.slice(indices[0], 1).collect().row(0, named=True)
     return observed + (f", first in row {first['row']}" if "row" in first else ""), first.get("segment")
 
 
