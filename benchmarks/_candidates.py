@@ -106,7 +106,7 @@ def ours(rows: int, folder: Path) -> dict[str, float]:
             spending=Spending(ledger=f"sqlite:///{folder / 'ledger.sqlite3'}"),
             output=Output(shard_size=SHARD_SIZE),
         )
-        opening = open_run(plan(parameters, Access(BASE_URL, SecretStr("no key"))), "the-run", Rate())
+        opening = open_run(plan(parameters, Access(BASE_URL, SecretStr("none"))), "the-run", Rate())
         with timed(seconds, "read"):
             opened = await opening.__aenter__()
         try:

@@ -232,9 +232,9 @@ def compared(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
 
 
-def parts_for(rows: int) -> int:
+def parts_for(rows: int, part_rows: int = PART_ROWS) -> int:
     """The number of parts that so many rows are worked through in."""
-    return max(1, -(-rows // PART_ROWS))
+    return max(1, -(-rows // part_rows))
 
 
 def part_of(parts: int) -> pl.Expr:

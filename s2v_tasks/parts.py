@@ -27,8 +27,9 @@ class Parts:
     ``rows`` and ``pictures`` count input rows and unique pictures with a good address.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part_rows: int = stage1.PART_ROWS) -> None:
         self.folder = folder
+        self._part_rows = part_rows
         self.rows = 0
         self.pictures = 0
         self.count = 0
@@ -46,10 +47,10 @@ class Parts:
         index = self.folder / "parts.json"
         if not index.exists():
             total = rows.select(pl.len()).collect(engine="streaming").item()
-            count = stage1.parts_for(total)
+            count = stage1.parts_for(total, self._part_rows)
             self._placed.begin(anew=True)
             batches = stage1.placed(rows, url_column).collect_batches(
-                chunk_size=stage1.PART_ROWS // 2, maintain_order=True
+                chunk_size=self._part_rows // 2, maintain_order=True
             )
             for batch in batches:
                 if not go_on():
@@ -110,12 +111,12 @@ class Parts:
                 self._charged.read(part).lazy(),
                 unreached=unreached,
             ).collect()
-            self._ordered.spread(outcomes, pl.col("row") // stage1.PART_ROWS)
+            self._ordered.spread(outcomes, pl.col("row") // self._part_rows)
         counts: Counter[str] = Counter()
         pieces = []
-        for number, first in enumerate(range(0, self.rows, stage1.PART_ROWS)):
+        for number, first in enumerate(range(0, self.rows, self._part_rows)):
             piece = self._ordered.read(number).sort("row")
-            counts.update(stage5.conserved(piece, min(stage1.PART_ROWS, self.rows - first), first))
+            counts.update(stage5.conserved(piece, min(self._part_rows, self.rows - first), first))
             pieces.append(self._ordered.path(number).with_suffix(".parquet"))
             piece.write_parquet(pieces[-1])
             self._ordered.path(number).unlink()

@@ -333,3 +333,16 @@ def test_a_url_may_be_a_field_of_a_struct() -> None:
         candidates.check_columns(schema, "image.meta", ())
     with pytest.raises(InputError, match="no column 'kind'"):
         candidates.check_columns(schema, "image.meta.url", (), stratify_by="kind")
+
+
+PLAIN_OR_NOT = st.from_regex(
+    r"\A(https?|HTTP|ftp)://[a-z0-9A-Z_.\-:@\[\]%]{0,70}(/[a-zA-Z0-9._~%\-/+?#&=@: é\x00]{0,20})?\Z"
+)
+
+
+@given(PLAIN_OR_NOT | st.integers(2000, 2060).map(lambda n: f"https://a.example/{'x' * (n - 18)}"))
+def test_plain_addresses_get_by_without_a_closer_look_what_others_get(url: str) -> None:
+    """The short way gives the same key or reason as the rules, for whatever is taken for plain."""
+    (placed,) = identify(rows_of(url), "image_url").collect().rows(named=True)
+    why = refusal(url)
+    assert (placed["reason"], placed["image_key"]) == (why, None if why else image_key(url))

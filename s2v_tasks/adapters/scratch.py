@@ -109,7 +109,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     """The whole pieces of a file, up to its end or the first that is not whole."""
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         length, checksum = _HEAD.unpack(head)
-        if length > os.fstat(file.fileno()).st_size:
+        if not 0 < length <= os.fstat(file.fileno()).st_size:  # a loss of power may leave anything
             return
         piece = file.read(length)
         if len(piece) < length or zlib.crc32(piece) != checksum:

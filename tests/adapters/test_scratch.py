@@ -1,0 +1,121 @@
+"""Scratch files: what was appended whole is read back, whatever was torn off behind it."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from s2v_tasks.adapters.scratch import Scratch
+
+SCHEMA: dict[str, pl.DataType] = {"key": pl.String(), "n": pl.Int64()}
+
+
+def piece(*numbers: int) -> pl.DataFrame:
+    return pl.DataFrame({"key": [f"k{n}" for n in numbers], "n": numbers}, schema=SCHEMA)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    made = Scratch(tmp_path / "scratch", SCHEMA)
+    made.begin(anew=True)
+    return made
+
+
+def test_pieces_come_back_in_the_order_they_came(scratch: Scratch) -> None:
+    """Each part on its own; a part that holds nothing is an empty frame of the same columns."""
+    for part, numbers in ((0, (1, 2)), (3, (9,)), (0, (3,))):
+        scratch.append(part, piece(*numbers), durable=True)
+    scratch.append(1, piece())
+    assert scratch.read(0).equals(piece(1, 2, 3))
+    assert scratch.read(3).equals(piece(9))
+    assert scratch.read(1).equals(piece())
+    assert scratch.read(7).schema == SCHEMA
+
+
+def test_rows_are_spread_over_the_parts_that_they_name(scratch: Scratch) -> None:
+    """In order within a part, and the part itself is no column of it."""
+    scratch.spread(piece(*range(10)), pl.col("n") % 3)
+    scratch.spread(piece(*range(10, 20)), pl.col("n") % 3)
+    for part in range(3):
+        assert scratch.read(part)["n"].to_list() == list(range(part, 20, 3))
+
+
+def test_a_torn_end_is_cut_off_wherever_it_is_torn(scratch: Scratch) -> None:
+    """A process died after any byte of a piece: what came before is read, what comes after too."""
+    path = scratch.path(0)
+    scratch.append(0, piece(1))
+    whole = path.stat().st_size
+    scratch.append(0, piece(2, 3))
+    content = path.read_bytes()
+    for size in range(whole, len(content)):
+        path.write_bytes(content[:size])
+        assert scratch.read(0).equals(piece(1)), size
+        scratch.mend()
+        scratch.append(0, piece(4))
+        assert scratch.read(0).equals(piece(1, 4)), size
+
+
+@pytest.mark.parametrize("junk", [b"\0" * 4096, b"\xff" * 4096])
+def test_what_a_lost_power_left_behind_is_no_piece(scratch: Scratch, junk: bytes) -> None:
+    """A file that grew before its content came, or got another's, ends where its whole pieces do."""
+    scratch.append(0, piece(1))
+    size = scratch.path(0).stat().st_size
+    with scratch.path(0).open("ab") as file:
+        file.write(junk)
+    assert scratch.read(0).equals(piece(1))
+    scratch.mend()
+    assert scratch.path(0).stat().st_size == size
+
+
+def test_a_changed_byte_is_noticed(scratch: Scratch) -> None:
+    """What is not as it was written is not read as if it were."""
+    scratch.append(0, piece(1))
+    content = bytearray(scratch.path(0).read_bytes())
+    content[-20] ^= 1
+    scratch.path(0).write_bytes(content)
+    assert scratch.read(0).is_empty()
+
+
+def test_threads_may_append_to_one_part(scratch: Scratch) -> None:
+    """No piece goes into another."""
+    threads = [threading.Thread(target=scratch.append, args=(0, piece(*[n] * 1000))) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    read = scratch.read(0)
+    assert read.height == 16_000
+    assert read["n"].rle().struct.field("len").to_list() == [1000] * 16
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import polars as pl
+from s2v_tasks.adapters.scratch import Scratch
+from s2v_tasks.errors import S2VError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+scratch = Scratch(Path(sys.argv[1]), {"n": pl.Int64()})
+scratch.begin(anew=True)
+scratch.append(0, pl.DataFrame({"n": [1]}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, -1))
+try:
+    scratch.append(0, pl.select(n=pl.int_range(9999).hash(0).reinterpret(signed=True)))
+except S2VError as error:
+    print(error)
+scratch.append(0, pl.DataFrame({"n": [2]}))
+print(scratch.read(0)["n"].to_list())
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
+    """Half a piece is taken back, so that those after it can be read."""
+    ran = subprocess.run([sys.executable, "-c", FULL, tmp_path / "s"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    words, left = ran.stdout.splitlines()
+    assert "can't be written" in words
+    assert "run the same command again" in words
+    assert left == "[1, 2]"
