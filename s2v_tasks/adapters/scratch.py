@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import struct
 import threading
 import zlib
@@ -77,9 +76,9 @@ class Scratch:
 
     def begin(self, *, anew: bool) -> None:
         """Make the folder; ``anew``: empty."""
-        if anew:
-            shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir() if anew else ():
+            path.unlink()
 
     def sync(self) -> None:
         """Make all that was appended durable."""

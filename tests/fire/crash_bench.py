@@ -17,9 +17,11 @@ from typing import Any
 import polars as pl
 from fork_server import ForkServer
 
+from s2v_tasks.adapters.scratch import Scratch
 from s2v_tasks.candidates import image_key
 from s2v_tasks.emulator import Emulator, EmulatorOptions
 from s2v_tasks.models import WAN22_S2V_DETECT
+from s2v_tasks.verdicts import SCREENED_SCHEMA
 
 PRICE_USD = WAN22_S2V_DETECT.price_micro_usd / 1e6
 ROWS = 50
@@ -170,12 +172,18 @@ class Life:
         """The ledger as it is."""
         return Books.read(self.out / "ledger.sqlite3")
 
+    @property
+    def screened(self) -> set[str]:
+        """The pictures that the run need not look at again."""
+        work = self.out / "runs" / "the-run" / "work"
+        return set(Scratch(work / "screened", SCREENED_SCHEMA).read(0)["image_key"])
+
     def live(self, crash: Crash | None = None) -> int:
         """Run the job, perhaps to a crash; the run's id is always the same. Gives the child's end."""
         self._starts += 1
         sends = self.folder / f"sends-{self._starts}"
         report = self.folder / "report.json"
-        known = self.books.verdicts
+        looks, known, screened = self.folder / f"looks-{self._starts}", self.books.verdicts, self.screened
         paid_before = Counter(line["image_url"] for line in self.emulator.invoice())
         log = self.folder / f"log-{self._starts}"
         (end,) = self.server.run(
@@ -189,6 +197,7 @@ class Life:
                 "shard_size": self._shard_size,
                 "run_id": "the-run",
                 "sends": str(sends),
+                "looks": str(looks),
                 "report": str(report),
                 "step": crash.step if crash else None,
                 "occurrence": crash.occurrence if crash else 0,
@@ -204,6 +213,8 @@ class Life:
         paid = Counter(line["image_url"] for line in self.emulator.invoice())
         again += [url for url in self._urls if image_key(url) in known and paid[url] > paid_before[url]]
         self.wrong += [f"asked about {url}, though its verdict was known" for url in again]
+        looked = looks.read_text().splitlines() if looks.exists() else []
+        self.wrong += [f"looked at {key} again" for key in looked if key in screened or key in known]
         self.check()
         return end
 

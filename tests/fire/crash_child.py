@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from crash_points import CrashPoints, WatchedClient
 from fork_server import Job
 from prefect.logging import disable_run_logger
@@ -23,11 +24,12 @@ from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.dashscope import Access, DetectClient
 from s2v_tasks.engine import Engine
-from s2v_tasks.models import WAN22_S2V_DETECT, GateReport
+from s2v_tasks.models import WAN22_S2V_DETECT, GateReport, Screened
 from s2v_tasks.plan import plan
 from s2v_tasks.runs import Run, open_run
 from s2v_tasks.settings import CurateParameters, Output, Screening, Spending
-from s2v_tasks.shards import through
+from s2v_tasks.shards import Stage, through
+from s2v_tasks.verdicts import screened_frame
 
 RATE_PER_S = 50.0
 MAX_SLEEP_S = 0.02
@@ -96,7 +98,7 @@ async def _curate(job: Job, points: CrashPoints) -> None:
         watched = BeatingClient(client, points, Path(job["sends"]), run)
         run.engine = Engine(run.ledger, run.lease, watched, clock, lambda: RATE_PER_S)
         with disable_run_logger():
-            await through(run, None, tasks.detect.fn)
+            await through(run, _looker(Path(job["looks"])), tasks.detect.fn)
             await tasks.verdicts.fn()
             assert not run.stopped, run.stopped
             report = _open(run)
@@ -104,6 +106,18 @@ async def _curate(job: Job, points: CrashPoints) -> None:
         run.manifest = run.manifest.model_copy(update={"status": "published"})
         run.folder.write(run.manifest)
         run.folder.clean()
+
+
+def _looker(looks: Path) -> Stage:
+    """A screen that keeps all, and writes down what it looked at."""
+
+    async def look(pictures: pl.DataFrame) -> pl.DataFrame:
+        with looks.open("a") as file:
+            file.writelines(f"{key}\n" for key in pictures["image_key"])
+        await asyncio.sleep(0.002)
+        return screened_frame(Screened(key) for key in pictures["image_key"])
+
+    return look
 
 
 def _open(run: Run) -> GateReport:

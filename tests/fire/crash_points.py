@@ -2,7 +2,8 @@
 
 Steps are seen from outside the product: SQLAlchemy tells of transactions, Python's audit hooks of files, and
 the wrapped client of calls. Names: ``ledger:<transaction>:<committing|committed>``,
-``call:<leaving|under_way|answered>``, ``file:<name>:<writing|syncing|renaming|renamed>`` and ``clean``.
+``call:<leaving|under_way|answered>``, ``file:<name>:<writing|syncing|renaming|renamed>``,
+``scratch:<placed|screened>:<appending|syncing>`` and ``clean``.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ _TRANSACTIONS = (
 )
 """The first pattern that a transaction's statements hold names it; one that changes nothing has no name."""
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
+_DURABLE_SCRATCH = ("placed", "screened")
 _SAID, _NAME = "fire.said", "fire.name"
 
 
@@ -85,6 +87,10 @@ class CrashPoints:
             if not path.startswith(str(below)):
                 return
             folder, name = os.path.split(path)
+            if event == "open" and (scratch := Path(folder).name) in _DURABLE_SCRATCH:
+                mode = arguments[1]
+                if mode is None or mode.startswith("a"):
+                    self.reach(f"scratch:{scratch}:{'appending' if mode else 'syncing'}")
             temporary = _TEMPORARY.fullmatch(name)
             if event == "shutil.rmtree":
                 self.reach("clean")

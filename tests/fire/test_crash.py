@@ -48,9 +48,10 @@ ONCE: Final = (
     ),
     *(
         f"file:{name}:{phase}"
-        for name in ("manifest.json", "gate.json", "current.json")
+        for name in ("manifest.json", "parts.json", "gate.json", "current.json")
         for phase in ("writing", "syncing", "renaming", "renamed")
     ),
+    *(f"scratch:{step}" for step in ("placed:appending", "placed:syncing", "screened:appending")),
     "clean",
 )
 """Steps of each run; the manifest's come at its start and at its end."""
