@@ -81,7 +81,7 @@ async def ended(
 def begun(run: Run) -> None:
     """Tell that a run has started, or goes on."""
     words = (
-        f"{run.manifest.rows} candidates, {run.unique} different pictures, for at most USD"
+        f"{run.manifest.rows} candidates, {run.parts.pictures} different pictures, for at most USD"
         f" {run.parameters.budget_usd:g}; {run.allowance.rate_per_s:g} calls a second by"
         f" {run.allowance.source}; ledger {run.manifest.ledger}; run {run.folder.path}"
     )
