@@ -22,15 +22,14 @@ KNOWN_OF_256 = 13
 SCREENED_OUT_OF_16 = "0123"
 """A quarter of the others does not pass the made-up screen: by the last digit of the key."""
 
-_SEEN = ("width_px", "height_px", "image_format")
-
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add up how long a step takes."""
+    """Note how long a step takes, and the most memory until then."""
     began = time.perf_counter()
     yield
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - began, 2)
+    seconds[name] = round(time.perf_counter() - began, 2)
+    seconds[f"{name}_mb"] = round(peak_mb())
 
 
 def urls(rows: int) -> Iterator[pl.DataFrame]:

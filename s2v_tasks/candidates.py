@@ -32,7 +32,7 @@ SCHEMA: Final[dict[str, pl.DataType]] = {
 """What ``identify`` returns, in order."""
 PLACED_SCHEMA: Final = {name: dtype for name, dtype in SCHEMA.items() if name != "duplicate_of"}
 """What ``placed`` returns: all that can be said of a row without looking at others."""
-PART_ROWS: Final = 250_000
+PART_ROWS: Final = 100_000
 """Rows that are worked on at once, whatever their number."""
 
 _PLACED: Final = pl.Struct({"image_key": pl.String, "reason": pl.String})
@@ -214,12 +214,17 @@ def identify(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
     return compared(placed(rows, url_column))
 
 
-def placed(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
-    """Give each row its number, and its key or the reason for which its address is refused."""
+def addresses(rows: pl.LazyFrame, url_column: str) -> pl.LazyFrame:
+    """The URLs alone, as column ``url``; ``url_column`` may be a field of a struct."""
+    return rows.select(_field(url_column, rows.collect_schema())[0].alias("url"))
+
+
+def placed(rows: pl.LazyFrame, url_column: str, first: int = 0) -> pl.LazyFrame:
+    """Give each row its number, from ``first``, and its key or the reason why its address is refused."""
     place = pl.col("url").map_batches(_place, return_dtype=_PLACED, is_elementwise=True)
     return (
-        rows.select(_field(url_column, rows.collect_schema())[0].alias("url"))
-        .with_row_index("row")
+        addresses(rows, url_column)
+        .with_row_index("row", first)
         .select(pl.col("row").cast(pl.Int64), "url", place.alias("placed"))
         .unnest("placed")
     )

@@ -42,19 +42,18 @@ class Parts:
     def cut(self, rows: pl.LazyFrame, url_column: str, *, go_on: Callable[[], bool] = lambda: True) -> None:
         """Cut the rows into parts; or, if a former life has done so, take up what it left.
 
-        Durable. ``go_on`` is asked now and then; if it says no, nothing is cut.
+        ``rows`` are read in slices, so from parquet. Durable. ``go_on`` is asked now and then; if it says no, nothing is cut.
         """
         index = self.folder / "parts.json"
         if not index.exists():
             total = rows.select(pl.len()).collect(engine="streaming").item()
             count = stage1.parts_for(total, self._part_rows)
             self._placed.begin(anew=True)
-            batches = stage1.placed(rows, url_column).collect_batches(
-                chunk_size=self._part_rows // 2, maintain_order=True
-            )
-            for batch in batches:
+            for first in range(0, total, self._part_rows):
                 if not go_on():
                     return
+                some = rows.slice(first, self._part_rows)
+                batch = stage1.placed(some, url_column, first).collect()
                 self._placed.spread(batch, stage1.part_of(count))
             pictures = sum(self.unique(part).height for part in range(count))
             self._placed.sync()
@@ -118,9 +117,10 @@ class Parts:
             piece = self._ordered.read(number).sort("row")
             counts.update(stage5.conserved(piece, min(self._part_rows, self.rows - first), first))
             pieces.append(self._ordered.path(number).with_suffix(".parquet"))
-            piece.write_parquet(pieces[-1])
+            its_rows = rows.slice(first, self._part_rows).collect()
+            stage5.assemble(its_rows.lazy(), piece.lazy()).collect().write_parquet(pieces[-1])
             self._ordered.path(number).unlink()
-        storage.sink(stage5.assemble(rows, storage.parquet(*pieces)), verdicts)
+        storage.sink(storage.parquet(*pieces), verdicts)
         return dict(counts)
 
 

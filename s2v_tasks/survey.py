@@ -11,7 +11,7 @@ from typing import Final
 import polars as pl
 
 from s2v_tasks import candidates as stage1
-from s2v_tasks.adapters import sources
+from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.database import LedgerDatabase
@@ -86,8 +86,10 @@ async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts,
 
 
 def _cut(asked: Question, parts: Parts) -> None:
+    urls = parts.folder / "urls.parquet"  # any source is read once, from its beginning to its end
     with sources.reading(asked.parameters.candidates):
-        parts.cut(rows_of(asked), asked.parameters.source.url_column)
+        storage.sink(stage1.addresses(rows_of(asked), asked.parameters.source.url_column), urls)
+    parts.cut(storage.parquet(urls), "url")
 
 
 def _is_missing(url: str) -> bool:

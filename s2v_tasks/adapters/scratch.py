@@ -66,7 +66,8 @@ class Scratch:
         if self.path(part).exists():
             with self.path(part).open("rb") as file:
                 frames += [pl.read_ipc_stream(piece) for piece in _pieces(file)]
-        return pl.concat(frames, rechunk=True)
+        # Of another version of this program a piece may have other columns.
+        return pl.concat(frames, how="diagonal", rechunk=True).select(*self.schema)
 
     def mend(self) -> None:
         """Cut off the torn ends that a killed process left, so that what is appended can be read."""
