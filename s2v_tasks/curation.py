@@ -18,7 +18,7 @@ from s2v_tasks.estimate import headline
 from s2v_tasks.finish import begun
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
-from s2v_tasks.runs import Run, open_run
+from s2v_tasks.runs import Run, former_parts, open_run
 from s2v_tasks.settings import CurateParameters
 from s2v_tasks.survey import survey
 
@@ -40,8 +40,9 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         get_run_logger().warning(PRIVATE_ALLOWED)
     access, ledger = await stored_access(spending.credentials), await stored_ledger(spending.ledger_block)
     planned = plan(parameters, access, ledger)
+    run_id = run_id or str(flow_run.id)
     async with Allowance(WAN22_S2V_DETECT) as allowance:
-        estimate, seen = await survey(planned, allowance.rate_per_s)
+        estimate, seen = await survey(planned, allowance.rate_per_s, former_parts(planned, run_id))
         get_run_logger().info("%s", headline(estimate))
         await show_estimate(estimate)
         before = sources.fingerprint(planned.files)
@@ -52,7 +53,7 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         # The run stays the one that was asked for, whatever part of its budget is granted.
         granted_plan = replace(planned, parameters=granted)
         async with (
-            open_run(granted_plan, run_id or str(flow_run.id), allowance, seen=seen) as run,
+            open_run(granted_plan, run_id, allowance, seen=seen) as run,
             reporting(run),
         ):
             begun(run)

@@ -18,6 +18,7 @@ from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import storage
 from s2v_tasks.adapters.scratch import Scratch
 from s2v_tasks.adapters.storage import Place
+from s2v_tasks.models import Screened
 from s2v_tasks.summary import Summary, summarise, tallied
 
 
@@ -42,7 +43,8 @@ class Parts:
     def cut(self, rows: pl.LazyFrame, url_column: str, *, go_on: Callable[[], bool] = lambda: True) -> None:
         """Cut the rows into parts; or, if a former life has done so, take up what it left.
 
-        ``rows`` are read in slices, so from parquet. Durable. ``go_on`` is asked now and then; if it says no, nothing is cut.
+        Durable. ``rows`` are read in slices, so they must be parquet. ``go_on`` is asked now and then; if it
+        says no, nothing is cut.
         """
         index = self.folder / "parts.json"
         if not index.exists():
@@ -76,6 +78,15 @@ class Parts:
     def screened(self, part: int) -> pl.DataFrame:
         """What the screen told about a part, in former lives of the run too."""
         return self._screened.read(part)
+
+    def looked_at(self, keys: pl.Series) -> list[Screened]:
+        """What the screen told about some pictures in former lives, if it has; also before ``cut``."""
+        told = (self._screened.read(part) for part in self._screened.parts())
+        return [
+            seen
+            for some in told
+            for seen in stage5.screened_records(some.filter(pl.col("image_key").is_in(keys)))
+        ]
 
     def keep_screened(self, part: int, told: pl.DataFrame) -> None:
         """Keep what the screen told, for the lives to come too."""
@@ -121,6 +132,7 @@ class Parts:
             stage5.assemble(its_rows.lazy(), piece.lazy()).collect().write_parquet(pieces[-1])
             self._ordered.path(number).unlink()
         storage.sink(storage.parquet(*pieces), verdicts)
+        self._ordered.begin(anew=True)
         return dict(counts)
 
 

@@ -265,6 +265,14 @@ async def open_run(
             CURRENT.reset(token)
 
 
+def former_parts(planned: Plan, run_id: str) -> Parts | None:
+    """What an earlier life of a run has left, if there was one."""
+    folder = RunFolder(planned.out, run_id)
+    if not folder.manifest_path.exists():
+        return None
+    return Parts(folder.scratch(folder.read().started_at))
+
+
 async def _close(run: Run) -> None:
     """Let the calls under way settle, then give the lease back; what is still out counts as unknown."""
     await run.engine.finish()

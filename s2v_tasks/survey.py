@@ -27,8 +27,12 @@ SEED: Final = 0
 """The same rows and ledger give the same sample."""
 
 
-async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Screened]]:
+async def survey(
+    asked: Question, rate_per_s: float, former: Parts | None = None
+) -> tuple[Estimate, list[Screened]]:
     """The estimate, and what was seen of the sample, so that nobody need look again. No paid call.
+
+    ``former``: what an earlier life of the run has looked at is not looked at again.
 
     Raises:
         InputError: The candidates can't be read, or there are none.
@@ -39,8 +43,11 @@ async def survey(asked: Question, rate_per_s: float) -> tuple[Estimate, list[Scr
         counts, sample = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
     seen: list[Screened] = []
     if screening.enabled:
+        if former is not None:
+            seen = await asyncio.to_thread(former.looked_at, sample["image_key"])
+        unseen = sample.filter(~pl.col("image_key").is_in([screened.image_key for screened in seen]))
         async with fetcher_of(screening) as fetcher:
-            seen = await fetcher.screen(stage1.records(sample))
+            seen += await fetcher.screen(stage1.records(unseen))
     budget_usd = asked.parameters.budget_usd
     bought = None if budget_usd is None else images_bought(budget_usd, profile.price_micro_usd)
     estimate = Estimate(
@@ -68,7 +75,11 @@ class _Counts:
 
 async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts, pl.DataFrame]:
     """Count, part by part, and draw ``wanted`` of the pictures that are left, at random."""
-    await asyncio.to_thread(_cut, asked, parts)
+    over = False
+    try:
+        await asyncio.to_thread(_cut, asked, parts, go_on=lambda: not over)
+    finally:
+        over = True  # a cancelled estimate must not be waited for
     counts, sample = _Counts(rows=parts.rows), pl.DataFrame()
     by_lot = pl.col("image_key").hash(SEED)
     async with _memory(asked) as unknown:
@@ -85,11 +96,11 @@ async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts,
     return counts, sample
 
 
-def _cut(asked: Question, parts: Parts) -> None:
+def _cut(asked: Question, parts: Parts, *, go_on: Callable[[], bool]) -> None:
     urls = parts.folder / "urls.parquet"  # any source is read once, from its beginning to its end
     with sources.reading(asked.parameters.candidates):
         storage.sink(stage1.addresses(rows_of(asked), asked.parameters.source.url_column), urls)
-    parts.cut(storage.parquet(urls), "url")
+    parts.cut(storage.parquet(urls), "url", go_on=go_on)
 
 
 def _is_missing(url: str) -> bool:

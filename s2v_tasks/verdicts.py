@@ -61,6 +61,11 @@ def screened_frame(screened: Iterable[Screened]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCREENED_SCHEMA, orient="row")
 
 
+def screened_records(frame: pl.DataFrame) -> list[Screened]:
+    """A frame of ``SCREENED_SCHEMA`` as records."""
+    return [Screened(*row) for row in frame.select(*SCREENED_SCHEMA).iter_rows()]
+
+
 def kept(pictures: pl.DataFrame, screened: pl.DataFrame) -> pl.DataFrame:
     """The pictures that the screen kept, in order; ``screened`` has the columns of ``SCREENED_SCHEMA``."""
     passed = screened.filter(pl.col("screen_reason").is_null())

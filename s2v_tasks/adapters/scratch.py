@@ -69,6 +69,10 @@ class Scratch:
         # Of another version of this program a piece may have other columns.
         return pl.concat(frames, how="diagonal", rechunk=True).select(*self.schema)
 
+    def parts(self) -> list[int]:
+        """The parts that hold anything."""
+        return sorted(int(path.name) for path in self.folder.glob("[0-9]*"))
+
     def mend(self) -> None:
         """Cut off the torn ends that a killed process left, so that what is appended can be read."""
         for path in self.folder.iterdir():

@@ -1,0 +1,155 @@
+"""A run over many rows, killed twice: it goes on where it was, and every row has one outcome in the end."""
+
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import polars as pl
+import pytest
+from picture_server import PictureServer
+from workbench import PRICE_USD, Bench, ended, set_rate, wait_until
+
+from s2v_tasks import Emulator, EmulatorOptions
+from s2v_tasks.adapters.clock import SystemClock
+from s2v_tasks.adapters.dashscope import service_of
+from s2v_tasks.adapters.database import LedgerDatabase
+from s2v_tasks.adapters.scratch import Scratch
+from s2v_tasks.candidates import placed
+from s2v_tasks.models import WAN22_S2V_DETECT
+from s2v_tasks.verdicts import SCREENED_SCHEMA
+
+SHARD = 100
+UNDER_WAY = 4 * SHARD
+"""Pictures that may be looked at when a run is killed: four shards are screened at once."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the rows of an input are; the rest of ``rows`` is known to the ledger."""
+
+    rows: int
+    paid: int
+    gone: int
+    duplicates: int
+    refused: int
+    rate_per_s: int
+
+    @property
+    def known(self) -> int:
+        """Pictures that an earlier run has judged."""
+        return self.rows - self.paid - self.gone - self.duplicates - self.refused
+
+
+@pytest.fixture
+def pictures() -> Iterator[PictureServer]:
+    with PictureServer() as server:
+        yield server
+
+
+def candidates(mix: Mix, origin: str) -> pl.DataFrame:
+    """Rows of every kind in no order, with a column of their own that says what they are."""
+
+    def rows(kind: str, count: int, url: str) -> pl.DataFrame:
+        n = pl.int_range(count, eager=True).alias("n").to_frame()
+        return n.select(pl.format(url, "n").alias("image_url"), pl.lit(kind).alias("kind"))
+
+    known = rows("known", mix.known, origin + "/known/{}.png")
+    unique = pl.concat(
+        [
+            known,
+            rows("paid", mix.paid, origin + "/portrait-{}.png"),
+            rows("gone", mix.gone, origin + "/gone/{}.png"),
+            rows("refused", mix.refused, "ftp://{}"),
+        ]
+    ).sample(fraction=1.0, shuffle=True, seed=1)
+    url, kind = pl.col("image_url") + "#again", pl.lit("duplicate").alias("kind")
+    again = known.head(mix.duplicates).select(url, kind)
+    return pl.concat([unique, again])
+
+
+async def known_to(ledger: Path, service: str, rows: pl.DataFrame) -> None:
+    """Make a ledger that has judged some pictures: none of them passed, none was billed."""
+    async with LedgerDatabase(f"sqlite:///{ledger}", SystemClock()):
+        pass
+    keys = placed(rows.lazy(), "image_url").collect()["image_key"]
+    with sqlite3.connect(ledger) as db:
+        db.executemany(
+            "INSERT INTO verdicts (image_key, model, service, attempt_id, run_id, outcome, reason,"
+            " check_pass, billing, judged_at)"
+            " VALUES (?, ?, ?, 0, 'before', 'failed', 'no_human', 0, 'not_billed', 1)",
+            [(key, WAN22_S2V_DETECT.model, service) for key in keys],
+        )
+    db.close()
+
+
+def finished(bench: Bench, paths: dict[str, str]) -> list[str]:
+    """The pictures that the run's files say need no look any more."""
+    (run_dir,) = (bench.out / "runs").iterdir()
+    screened = Scratch(run_dir / "work" / "screened", SCREENED_SCHEMA)
+    return [paths[key] for part in screened.parts() for key in screened.read(part)["image_key"]]
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        pytest.param(Mix(20_000, 100, 2_000, 2_000, 200, 50), id="20,000"),
+        pytest.param(
+            Mix(1_000_000, 5_000, 50_000, 100_000, 10_000, 400), id="1,000,000", marks=pytest.mark.slow
+        ),
+    ],
+)
+async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
+    tmp_path: Path, prefect_api: str, pictures: PictureServer, mix: Mix
+) -> None:
+    """One outcome for each row; no finished shard is looked at again; every picture is paid once."""
+    set_rate(mix.rate_per_s)
+    with Emulator(EmulatorOptions(limit=None, judge_pictures=False)) as emulator:
+        bench = Bench(tmp_path, emulator)
+        rows = candidates(mix, pictures.origin)
+        path = bench.candidates(rows["image_url"], kind=rows["kind"])
+        bench.out.mkdir()
+        await known_to(bench.out / "ledger.sqlite3", service_of(emulator.base_url), rows.filter(kind="known"))
+        looked_at = placed(rows.filter(pl.col("kind").is_in(["paid", "gone"])).lazy(), "image_url").collect()
+        paths = {key: urlsplit(url).path for key, url in looked_at.select("image_key", "url").iter_rows()}
+        command = bench.curating(path, "--min-pass-rate", 0, "--budget-usd", 2 * mix.paid * PRICE_USD)
+
+        before: list[tuple[list[str], Counter[str]]] = []
+        for share in (0.25, 0.6):
+            run = bench.start(*command)
+            wanted = share * (mix.paid + mix.gone)
+            wait_until(lambda r=run, w=wanted: r.poll() is not None or len(pictures.fetched) > w, 900)
+            os.killpg(run.pid, signal.SIGKILL)
+            assert ended(run).status == -signal.SIGKILL
+            before.append((finished(bench, paths), pictures.fetched.copy()))
+        ran = ended(bench.start(*command), 1800)
+        assert ran.status == 0, ran.out + ran.err
+        assert "continuing run" in ran.err
+
+        for done, fetched in before:
+            assert len(done) >= 0.1 * len(paths)
+            assert all(pictures.fetched[path] == fetched[path] for path in done)
+        again = sum(count - 1 for count in pictures.fetched.values())
+        assert set(pictures.fetched) == set(paths.values())
+        assert again <= 2 * UNDER_WAY
+        paid = bench.billed_urls()
+        lost = len(paid) - len(set(paid))
+        assert len(set(paid)) == mix.paid
+
+    verdicts = ran.verdicts
+    assert verdicts["row"].equals(pl.int_range(mix.rows, eager=True).alias("row"))
+    assert verdicts["image_url"].equals(rows["image_url"])
+    counts = verdicts.group_by("kind", "outcome").len().rows()
+    assert {(kind, outcome): count for kind, outcome, count in counts} == {
+        ("known", "failed"): mix.known,
+        ("paid", "passed"): mix.paid,
+        ("gone", "screened_out"): mix.gone,
+        ("refused", "screened_out"): mix.refused,
+        ("duplicate", "duplicate"): mix.duplicates,
+    }
+    assert ran.manifest["data_set_cost_usd"] >= (mix.paid + lost) * PRICE_USD - 1e-9
+    assert not (ran.run_dir / "work").exists()
