@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
-from picture_server import PictureServer
+from many_pictures import PictureServer
 from workbench import PRICE_USD, Bench, ended, set_rate, wait_until
 
 from s2v_tasks import Emulator, EmulatorOptions
