@@ -129,7 +129,9 @@ class Parts:
             counts.update(stage5.conserved(piece, min(self._part_rows, self.rows - first), first))
             pieces.append(self._ordered.path(number).with_suffix(".parquet"))
             its_rows = rows.slice(first, self._part_rows).collect()
-            stage5.assemble(its_rows.lazy(), piece.lazy()).collect().write_parquet(pieces[-1])
+            stage5.assemble(its_rows.lazy(), piece.lazy()).collect().write_parquet(
+                pieces[-1], row_group_size=20_000
+            )
             self._ordered.path(number).unlink()
         storage.sink(storage.parquet(*pieces), verdicts)
         self._ordered.begin(anew=True)
@@ -145,7 +147,8 @@ def check_unique(verdicts: pl.LazyFrame, rows: int) -> None:
     for first in range(0, rows, stage1.PART_ROWS):
         some = pl.col("row").is_between(first, first + stage1.PART_ROWS, closed="left")
         stage6.check_rows(verdicts.select("row").filter(some).collect(engine="streaming"))
-    pictures, parts = stage6.own_pictures(verdicts), stage1.parts_for(rows)
+    # Each part is another pass over the file; of a picture there is no more than its key and its row.
+    pictures, parts = stage6.own_pictures(verdicts), stage1.parts_for(rows, 10 * stage1.PART_ROWS)
     for part in range(parts):
         some = stage1.part_of(parts) == part
         stage6.check_pictures(pictures.filter(some).collect(engine="streaming"))

@@ -16,6 +16,7 @@ import loopback_guard  # noqa: E402  (from that folder)
 SESSION_DIR = Path(tempfile.mkdtemp(prefix="s2v-tests-"))
 SETTINGS = {
     "PREFECT_HOME": str(SESSION_DIR / "prefect"),
+    "XDG_CACHE_HOME": str(SESSION_DIR / "cache"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

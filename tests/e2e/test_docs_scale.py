@@ -1,0 +1,26 @@
+"""docs/scale.md tells the truth: the command behind its figures is run, with fewer rows."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
+MEASURING = "python benchmarks/candidates.py"
+
+
+def test_every_command_of_the_page_is_run_here() -> None:
+    """A command that is added to the page must be added here, or this fails."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines()] == [MEASURING]
+
+
+def test_the_benchmark_measures_both_and_shows_a_table() -> None:
+    """Both jobs come to an end and their figures are shown; every row of theirs has an outcome."""
+    command = [sys.executable, *MEASURING.split()[1:], "--rows", "2000", "4000"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("s2v-tasks: ") == ran.stdout.count("plain pandas: ") == 2
+    assert ran.stderr.count('"duplicate": 200') == 2
+    assert ran.stderr.count('"duplicate": 400') == 2
