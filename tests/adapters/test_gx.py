@@ -220,6 +220,28 @@ def test_what_holds_for_the_whole_is_not_failed_by_a_part(seen: Judged) -> None:
     assert {name for name, expectation in seen.items() if expectation.success} == BROKEN_TABLE | BROKEN_SCOPES
 
 
+def test_a_frame_in_parts_is_judged_as_the_whole_is(seen: Judged, tmp_path: Path) -> None:
+    """More rows than are handed over at once: the same observed values, counts and rows; a page for each."""
+    verdicts = frame_of([("passed", {}), *BROKEN_VERDICTS.values()])
+    given = gate.parameters(LIMITS, rows=len(verdicts), segments=len(BROKEN_FACTS))
+    facts = broken_facts().with_columns(rows=pl.lit(len(verdicts), pl.Int64))
+    judged = gx.judge(verdicts.lazy(), facts, given, tmp_path, part_rows=20)
+    assert len(verdicts) == 37
+    assert by_name(judged) == seen
+    assert len(list((tmp_path / "validations").rglob("*.html"))) == 3
+
+
+def test_lost_rows_are_seen_in_parts_too(tmp_path: Path) -> None:
+    """Each part must hold its share of the input's rows, and so must the last one."""
+    verdicts = good_verdicts()
+    facts = facts_frame(verdicts)
+    for rows, wanted in ((8, 9), (9, 8)):
+        given = gate.parameters(LIMITS, rows=wanted)
+        judged = by_name(gx.judge(verdicts.head(rows), facts, given, tmp_path / f"{rows}", part_rows=5))
+        assert not judged["row_count"].success
+        assert judged["row_count"].observed == str(rows)
+
+
 def test_data_docs_show_what_failed_and_no_url(seen: Judged, docs: Path) -> None:
     """The pages hold the columns, limits and observed values, and not a URL of the input, key or message."""
     assert (docs / "index.html").is_file()

@@ -19,11 +19,13 @@ from s2v_tasks import Emulator, EmulatorOptions
 
 
 @pytest.fixture
-def ledger(bench: Bench, object_store: dict[str, str]) -> Path:
+def ledger(bench: Bench, object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The ledger's file; commands of this bench, here and in processes of their own, reach the store."""
     path = bench.folder / "ledger.sqlite3"
-    bench.env |= {**object_store, "S2V_LEDGER_URL": f"sqlite:///{path}"}
-    os.environ |= {**object_store, "S2V_LEDGER_URL": f"sqlite:///{path}"}
+    variables = {**object_store, "S2V_LEDGER_URL": f"sqlite:///{path}"}
+    bench.env |= variables
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     return path
 
 
