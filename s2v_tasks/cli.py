@@ -65,6 +65,9 @@ AllowPort = Annotated[
 AllowPrivateHosts = Annotated[
     bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
 ]
+Runner = Annotated[
+    str, typer.Option(help="Where to screen: loop (here), or Prefect's runner for processes, dask or ray.")
+]
 MinPassRate = Annotated[float | None, typer.Option(help="Lowest passed / attempted. [default: 0.5]")]
 MaxCost = Annotated[
     float | None, typer.Option(help="Highest cost of the data set over all runs, USD. [default: no limit]")
@@ -150,6 +153,7 @@ def curate(
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_port: AllowPort = None,
+    runner: Runner = "loop",
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
     ] = False,
@@ -187,7 +191,7 @@ def curate(
             "stratify_by": stratify_by,
             "segment_column": segment_column,
         },
-        screening=_screening(no_screen, allow_private_hosts, allow_port),
+        screening={**_screening(no_screen, allow_private_hosts, allow_port), "runner": runner},
         thresholds=thresholds,
         spending={
             "account": account,

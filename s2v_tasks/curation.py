@@ -1,7 +1,7 @@
 """A curation, opened: estimated, approved, ready for its stages. For `curate`, and for flows of others."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 
 from prefect.logging import get_run_logger
@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from s2v_tasks.adapters import sources
 from s2v_tasks.adapters.allowance import Allowance
 from s2v_tasks.adapters.artifacts import reporting, show_estimate
+from s2v_tasks.adapters.runners import Elsewhere
 from s2v_tasks.addresses import PRIVATE_ALLOWED
 from s2v_tasks.approval import approved
 from s2v_tasks.blocks import stored_access, stored_ledger
@@ -18,9 +19,10 @@ from s2v_tasks.estimate import headline
 from s2v_tasks.finish import begun
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
-from s2v_tasks.runs import Run, former_parts, open_run
-from s2v_tasks.settings import CurateParameters
+from s2v_tasks.runs import Look, Run, former_parts, open_run
+from s2v_tasks.settings import CurateParameters, Screening
 from s2v_tasks.survey import survey
+from s2v_tasks.tasks import screen
 
 
 @asynccontextmanager
@@ -53,8 +55,16 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
         # The run stays the one that was asked for, whatever part of its budget is granted.
         granted_plan = replace(planned, parameters=granted)
         async with (
-            open_run(granted_plan, run_id, allowance, seen=seen) as run,
+            _elsewhere(parameters.screening) as looking,
+            open_run(granted_plan, run_id, allowance, seen=seen, looking=looking) as run,
             reporting(run),
         ):
             begun(run)
             yield run
+
+
+def _elsewhere(screening: Screening) -> AbstractAsyncContextManager[Look | None]:
+    """What looks at pictures in a task runner; None: in the flow's own event loop."""
+    if screening.runner == "loop":
+        return nullcontext()
+    return Elsewhere(screening.runner, screen.with_options(name="look"), screening=screening)

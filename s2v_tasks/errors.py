@@ -11,6 +11,7 @@ A "no" (a picture that fails, a closed gate inside a report) is a value; an obst
     │   ├── LeaseLost            1    yes  another process took this run over
     │   ├── LedgerUnavailable    1    yes  the ledger can't be read or written
     │   ├── StorageUnavailable   1    yes  the object store can't be read or written
+    │   ├── RunnerLost           1    yes  the task runner that screens is not there, or lost its work
     │   └── Interrupted          1    yes  a signal or a cancel
     ├── NotApproved              1    no   too dear without a person's yes: nothing was asked
     ├── GateClosed               3    no   the data set is not good enough, or too dear
@@ -75,6 +76,10 @@ class LedgerUnavailable(RunStopped):
 
 class StorageUnavailable(RunStopped):
     """The object store that holds the output does not answer, or refuses."""
+
+
+class RunnerLost(RunStopped):
+    """The task runner that screens could not be started or reached, or lost what it was given."""
 
 
 class Interrupted(RunStopped):

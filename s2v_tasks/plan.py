@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,15 @@ from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import StorageUnavailable, UsageError
 from s2v_tasks.ledger import Scope, images_bought
 from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.settings import CurateParameters, DashScope, Environment, EstimateParameters, Service, Source
+from s2v_tasks.settings import (
+    CurateParameters,
+    DashScope,
+    Environment,
+    EstimateParameters,
+    Runner,
+    Service,
+    Source,
+)
 from s2v_tasks.verdicts import SCHEMA
 
 
@@ -71,6 +80,7 @@ def plan(parameters: CurateParameters, access: Access | None = None, ledger: str
     _check_key(access.api_key.get_secret_value())
     out = storage.place(parameters.out)
     check_out(out)
+    _check_runner(parameters.screening.runner)
     files = _readable(parameters, SCHEMA)
     if not images_bought(parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd):
         raise UsageError(
@@ -151,6 +161,12 @@ def environment_access() -> Access:
 
 
 _NO_BASE_URL = "DASHSCOPE_HTTP_BASE_URL is no http(s) URL; it ends in /api/v1"
+
+
+def _check_runner(name: Runner) -> None:
+    module = {"dask": "prefect_dask", "ray": "prefect_ray"}.get(name)
+    if module is not None and find_spec(module) is None:
+        raise UsageError(f"the runner {name!r} is not installed: pip install 's2v-tasks[{name}]'")
 
 
 def _check_key(api_key: str) -> None:

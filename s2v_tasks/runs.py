@@ -7,7 +7,7 @@ stages stay in their modules; here is only who holds what, and for how long.
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import polars as pl
 
+from s2v_tasks import candidates as stage1
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.clock import Clock, SystemClock
@@ -44,13 +45,15 @@ from s2v_tasks.errors import (
     UsageError,
 )
 from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought, usd
-from s2v_tasks.models import WAN22_S2V_DETECT, Candidate, Outcome, Profile, Screened
+from s2v_tasks.models import WAN22_S2V_DETECT, Outcome, Profile, Screened
 from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Plan, rows_of
 from s2v_tasks.settings import CurateParameters, Screening
 
 CHUNK_ROWS: Final = 1_000
 """Pictures looked up in the ledger at once."""
+Look = Callable[[pl.DataFrame], Awaitable[pl.DataFrame]]
+"""Looks at pictures, columns ``image_key`` and ``url``; `verdicts.SCREENED_SCHEMA`, a row each, in order."""
 
 
 class Rate(Protocol):
@@ -76,7 +79,7 @@ class Shard:
 class Run:
     """Everything that the tasks of one run share. ``parts`` hold the rows and what was told of them.
 
-    ``seen``: pictures that were looked at already, for the estimate.
+    ``seen``: pictures that were looked at already, for the estimate; ``looking`` looks at the others.
     """
 
     parameters: CurateParameters
@@ -86,11 +89,11 @@ class Run:
     ledger: LedgerDatabase
     lease: Lease
     engine: Engine
-    fetcher: ImageFetcher
+    looking: Look
     clock: Clock
     allowance: Rate
     parts: Parts
-    seen: dict[str, Screened]
+    seen: pl.DataFrame
     screened_out: int = 0
     kept: int = 0
 
@@ -114,11 +117,13 @@ class Run:
         if isinstance(self.stopped, LeaseLost):
             raise self.stopped
 
-    async def look(self, pictures: Sequence[Candidate]) -> list[Screened]:
-        """What the free screen tells of each picture; none is looked at twice."""
-        unseen = await self.fetcher.screen([p for p in pictures if p.image_key not in self.seen])
-        found = {screened.image_key: screened for screened in unseen}
-        return [found.get(p.image_key) or self.seen[p.image_key] for p in pictures]
+    async def look(self, pictures: pl.DataFrame) -> pl.DataFrame:
+        """What the free screen tells of each picture, in order; none is looked at twice."""
+        told = self.seen.join(pictures, on="image_key", how="semi")
+        unseen = pictures.join(told, on="image_key", how="anti", maintain_order="left")
+        if not unseen.is_empty():
+            told = pl.concat([told, await self.looking(unseen)])
+        return pictures.select("image_key").join(told, on="image_key", how="left", maintain_order="left")
 
     async def keep_screened(self, shard: Shard, told: pl.DataFrame) -> None:
         """Keep what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""
@@ -201,6 +206,18 @@ class Run:
 CURRENT: ContextVar[Run] = ContextVar("s2v_run")
 """The run that the tasks work for."""
 
+
+async def look(pictures: pl.DataFrame, screening: Screening | None = None) -> pl.DataFrame:
+    """Look at pictures: as the open run does, or by themselves as ``screening`` says.
+
+    Kept apart from the task, which is sent to task runners: a context variable can't travel.
+    """
+    if screening is None and (run := CURRENT.get(None)) is not None:
+        return await run.look(pictures)
+    async with looking_here(screening or Screening()) as looking:
+        return await looking(pictures)
+
+
 WATCHER: ContextVar[Callable[[Run], None] | None] = ContextVar("s2v_watcher", default=None)
 """Told of a run when it opens: how a terminal comes to show its progress."""
 
@@ -212,10 +229,28 @@ def fetcher_of(screening: Screening) -> ImageFetcher:
 
 
 @asynccontextmanager
+async def looking_here(screening: Screening) -> AsyncIterator[Look]:
+    """Looks at pictures in this event loop."""
+    async with fetcher_of(screening) as fetcher:
+
+        async def look(pictures: pl.DataFrame) -> pl.DataFrame:
+            return stage5.screened_frame(await fetcher.screen(stage1.records(pictures)))
+
+        yield look
+
+
+@asynccontextmanager
 async def open_run(
-    planned: Plan, run_id: str, allowance: Rate, clock: Clock | None = None, seen: Iterable[Screened] = ()
+    planned: Plan,
+    run_id: str,
+    allowance: Rate,
+    clock: Clock | None = None,
+    seen: Iterable[Screened] = (),
+    looking: Look | None = None,
 ) -> AsyncIterator[Run]:
     """Open a run, new or left behind, and make it the current one. ``seen`` need not be looked at again.
+
+    ``looking``: what looks at pictures; if None, this event loop.
 
     Raises:
         UsageError: The input can't be used, or the run is finished, different or in other hands.
@@ -229,7 +264,8 @@ async def open_run(
             ledger = await stack.enter_async_context(LedgerDatabase(planned.ledger_url, clock))
         lease = await _lease(planned, run_id, ledger)  # if another process holds the run, its files stay
         client = await stack.enter_async_context(DetectClient(planned.access, WAN22_S2V_DETECT))
-        fetcher = await stack.enter_async_context(fetcher_of(planned.parameters.screening))
+        if looking is None:
+            looking = await stack.enter_async_context(looking_here(planned.parameters.screening))
         engine = Engine(ledger, lease, client, clock, lambda: allowance.rate_per_s)
         run = Run(
             planned.parameters,
@@ -239,11 +275,11 @@ async def open_run(
             ledger,
             lease,
             engine,
-            fetcher,
+            looking,
             clock,
             allowance,
             Parts(folder.scratch(manifest.started_at)),
-            {screened.image_key: screened for screened in seen},
+            stage5.screened_frame(seen),
         )
         await asyncio.to_thread(folder.write, run.manifest)
         await stack.enter_async_context(_beating(ledger, lease, engine))

@@ -17,6 +17,7 @@ PREFECT_TAG = "s2v"
 """On every run of the command and of deployments/prefect.yaml; automations go by it."""
 
 OnUnknown = Literal["retry", "assume-paid"]
+Runner = Literal["loop", "processes", "dask", "ray"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -131,6 +132,14 @@ class Screening(Frozen):
         (),
         title="Allow ports",
         description="where pictures are fetched from beside 80, 443, 8080 and 8443",
+    )
+    runner: Runner = Field(
+        "loop",
+        title="Where to look",
+        description="in the flow's own loop, or by Prefect's task runner for processes, Dask or Ray",
+    )
+    shards_at_once: int = Field(
+        4, title="Shards looked at at once", ge=1, le=1000, description="more is for a cluster"
     )
     estimate_from: int = Field(
         200,

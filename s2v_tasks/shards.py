@@ -14,9 +14,6 @@ from s2v_tasks.runs import Run, Shard
 from s2v_tasks.verdicts import kept
 
 _log = logging.getLogger(__name__)
-IN_HOUSE: Final = 10
-"""Shards under way; more would only be memory."""
-SCREENING: Final = 4
 DETECTING: Final = 6
 """More than one, so that the slow tail of a shard (a late retry waits a minute) does not idle the pace."""
 
@@ -30,7 +27,9 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
 
     A stopped run starts no further shard. ``screen`` None: every picture is judged unseen.
     """
-    room, screening, detecting = (asyncio.Semaphore(n) for n in (IN_HOUSE, SCREENING, DETECTING))
+    looking = run.parameters.screening.shards_at_once
+    # More shards under way would only be memory.
+    room, screening, detecting = (asyncio.Semaphore(n) for n in (looking + DETECTING, looking, DETECTING))
 
     async def lead(shard: Shard) -> None:
         try:

@@ -28,7 +28,7 @@ from s2v_tasks.adapters.storage import Place
 from s2v_tasks.errors import UsageError
 from s2v_tasks.models import WAN22_S2V_DETECT, GateReport
 from s2v_tasks.parts import check_unique
-from s2v_tasks.runs import CURRENT, Run, fetcher_of
+from s2v_tasks.runs import CURRENT, Run, look
 from s2v_tasks.settings import Screening, Thresholds
 
 _QUIET: Final[dict[str, Any]] = {"cache_policy": NO_CACHE, "persist_result": False, "retries": 0}
@@ -45,15 +45,10 @@ async def screen(pictures: pl.DataFrame, screening: Screening | None = None) -> 
     Returns:
         A row for each picture, `s2v_tasks.verdicts.SCREENED_SCHEMA`: ``screen_reason`` null means keep.
     """
-    run = CURRENT.get(None)
-    candidates = stage1.records(pictures)
-    if run is not None and screening is None:
-        screened = await run.look(candidates)
-    else:
-        async with fetcher_of(screening or Screening()) as fetcher:
-            screened = await fetcher.screen(candidates)
-    get_run_logger().info("%d pictures: %s", len(screened), _counted(s.reason or "kept" for s in screened))
-    return stage5.screened_frame(screened)
+    screened = await look(pictures, screening)
+    reasons = screened["screen_reason"].fill_null("kept")
+    get_run_logger().info("%d pictures: %s", screened.height, _counted(reasons))
+    return screened
 
 
 @task(tags=[WAN22_S2V_DETECT.model], **_QUIET)

@@ -1,0 +1,87 @@
+"""The screen on a task runner: what it tells must not depend on where it is looked at."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+from polars.testing import assert_frame_equal
+from workbench import Bench, descendants, ended, wait_until
+
+from s2v_tasks import Curated, Output, Screening, curate
+from s2v_tasks.settings import Runner
+
+MODULES = {"dask": "prefect_dask", "ray": "prefect_ray"}
+
+
+def there(name: str) -> Any:
+    """A runner, skipped if its extra is not installed."""
+    missing = name in MODULES and find_spec(MODULES[name]) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"needs s2v-tasks[{name}]"))
+
+
+def candidates(bench: Bench) -> str:
+    """Good and bad pictures, dead links, one asked twice."""
+    urls: list[str | None] = [*bench.portraits(12), bench.url(3), None, "http://127.0.0.1:9/nobody.jpg"]
+    urls += [f"{bench.emulator.origin}/samples/{name}" for name in ("nothing.jpg", "page.html")]
+    return bench.candidates([*urls, bench.url(7, "crowd")])
+
+
+async def screened(bench: Bench, runner: Runner) -> pl.DataFrame:
+    """The job on a runner, in a folder and a ledger of its own: its verdicts."""
+    bench.emulator.reset()
+    run: Curated = await curate(
+        candidates(bench),
+        str(bench.folder / runner),
+        1.0,
+        screening=Screening(allow_private_hosts=True, runner=runner, estimate_from=2, shards_at_once=3),
+        output=Output(shard_size=4),
+    )
+    return pl.read_parquet(run.run_dir / "verdicts.parquet").sort("row")
+
+
+RUNNERS = pytest.mark.parametrize("runner", [there(name) for name in ("processes", "dask", "ray")])
+
+
+@RUNNERS
+async def test_the_same_job_gives_the_same_frame_on_every_runner(in_process: Bench, runner: Runner) -> None:
+    """Row by row as in one loop, good, bad and dead ones; nothing is paid twice, and no process is left."""
+    here = await screened(in_process, "loop")
+    before = set(psutil.Process().children(recursive=True))
+    there = await screened(in_process, runner)
+    assert_frame_equal(there.drop("request_id", "judged_at"), here.drop("request_id", "judged_at"))
+    assert set(here["reason"].drop_nulls()) >= {"not_found", "refused", "empty_url"}
+    assert len(in_process.billed_urls()) == len(set(in_process.billed_urls())) > 10
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert [p for p in left if "resource_tracker" not in " ".join(p.cmdline())] == []
+
+
+@RUNNERS
+def test_a_stop_does_not_wait_for_what_a_runner_looks_at(bench: Bench, runner: Runner) -> None:
+    """SIGTERM while every shard hangs at a silent host: status 1 soon, and nothing is left."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        candidates = bench.candidates([f"{host}/{number}.jpg" for number in range(200)])
+        mark = f"stop-{runner}-{os.getpid()}"
+        command = bench.start(*bench.curating(candidates, "--runner", runner), TESTS_MARK=mark)
+        silent.settimeout(120)
+        with silent.accept()[0]:
+            time.sleep(1)
+            command.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            ran = ended(command)
+        assert time.monotonic() - began < 60
+    assert ran.status == 1, ran.err
+    assert "stopped by SIGTERM" in ran.err
+    wait_until(lambda: not descendants(mark), 30)
+
+
+def test_a_runner_that_is_not_installed_is_named_before_anything_is_written(bench: Bench) -> None:
+    """And so is one that is none."""
+    candidates = bench.candidates(bench.portraits(1))
+    for name in {"fork", *(name for name, module in MODULES.items() if not find_spec(module))}:
+        ran = bench.curate(candidates, "--runner", name)
+        assert ran.status == 2
+        assert name in ran.err
+        assert not bench.out.exists()
