@@ -46,6 +46,7 @@ class Parts:
         Durable. ``rows`` are read in slices, so they must be parquet. ``go_on`` is asked now and then; if it
         says no, nothing is cut.
         """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # addresses may be signed
         index = self.folder / "parts.json"
         if not index.exists():
             total = rows.select(pl.len()).collect(engine="streaming").item()
