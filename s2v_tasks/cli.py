@@ -65,6 +65,9 @@ AllowPort = Annotated[
 AllowPrivateHosts = Annotated[
     bool, typer.Option("--allow-private-hosts", help="For intranet pictures; never metadata addresses.")
 ]
+FreshFor = Annotated[
+    float, typer.Option(help="Pictures whose header was read within so many hours are not looked at again.")
+]
 Runner = Annotated[
     str, typer.Option(help="Where to screen: loop (here), or Prefect's runner for processes, dask or ray.")
 ]
@@ -153,6 +156,7 @@ def curate(
     no_screen: NoScreen = False,
     allow_private_hosts: AllowPrivateHosts = False,
     allow_port: AllowPort = None,
+    fresh_for_h: FreshFor = 24.0,
     runner: Runner = "loop",
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
@@ -191,7 +195,11 @@ def curate(
             "stratify_by": stratify_by,
             "segment_column": segment_column,
         },
-        screening={**_screening(no_screen, allow_private_hosts, allow_port), "runner": runner},
+        screening={
+            **_screening(no_screen, allow_private_hosts, allow_port),
+            "fresh_for_h": fresh_for_h,
+            "runner": runner,
+        },
         thresholds=thresholds,
         spending={
             "account": account,
@@ -257,7 +265,7 @@ def estimate(
     values = {"candidates": _one_of(candidates, query), "budget_usd": budget_usd, **groups}
     asked = question(_checked(EstimateParameters, values))
     _warn(asked.parameters.screening)
-    found, _ = asyncio.run(survey(asked, asked.scope.profile.rate_per_s))
+    found = asyncio.run(survey(asked, asked.scope.profile.rate_per_s)).estimate
     console = Console(highlight=False)
     console.print(estimated(found))
     console.print(NOTE, style="dim")

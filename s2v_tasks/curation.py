@@ -44,7 +44,8 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
     planned = plan(parameters, access, ledger)
     run_id = run_id or str(flow_run.id)
     async with Allowance(WAN22_S2V_DETECT) as allowance:
-        estimate, seen = await survey(planned, allowance.rate_per_s, former_parts(planned, run_id))
+        found = await survey(planned, allowance.rate_per_s, former_parts(planned, run_id))
+        estimate, seen = found.estimate, [*found.seen, *found.known]
         get_run_logger().info("%s", headline(estimate))
         await show_estimate(estimate)
         before = sources.fingerprint(planned.files)
@@ -60,6 +61,7 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
             reporting(run),
         ):
             begun(run)
+            await run.remember(found.seen, found.seen_at)
             yield run
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -120,10 +121,23 @@ class Run:
     async def look(self, pictures: pl.DataFrame) -> pl.DataFrame:
         """What the free screen tells of each picture, in order; none is looked at twice."""
         told = self.seen.join(pictures, on="image_key", how="semi")
+        screening = self.parameters.screening
+        if screening.fresh_for_h:
+            keys = pictures.join(told, on="image_key", how="anti")["image_key"].to_list()
+            fresh = await self.ledger.looks(keys, screening.allowed, screening.fresh_for_h, self.profile)
+            told = pl.concat([told, stage5.screened_frame(fresh)])
         unseen = pictures.join(told, on="image_key", how="anti", maintain_order="left")
         if not unseen.is_empty():
-            told = pl.concat([told, await self.looking(unseen)])
+            seen_at, seen = self.clock.utcnow(), await self.looking(unseen)
+            await self.remember(stage5.screened_records(seen), seen_at)
+            told = pl.concat([told, seen])
         return pictures.select("image_key").join(told, on="image_key", how="left", maintain_order="left")
+
+    async def remember(self, seen: Iterable[Screened], seen_at: datetime) -> None:
+        """Keep what was seen of pictures, for the runs to come."""
+        if self.parameters.screening.fresh_for_h:
+            with contextlib.suppress(LedgerUnavailable):  # then they are looked at again
+                await self.ledger.keep_looks(seen, self.parameters.screening.allowed, seen_at)
 
     async def keep_screened(self, shard: Shard, told: pl.DataFrame) -> None:
         """Keep what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from s2v_tasks.headers import Header, NotAnImage
-from s2v_tasks.models import Profile
+from s2v_tasks.models import Profile, Screened
 
 UNREACHABLE: Final = frozenset({"not_found", "no_such_host", "refused", "timeout"})
 """Reasons that tell of the place, not of the picture; their share is held against a threshold."""
@@ -59,6 +59,14 @@ def judge_status(http_status: int) -> Literal["not_found", "look", "keep"]:
     if http_status in (404, 410):
         return "not_found"
     return "look" if http_status in (200, 206) else "keep"
+
+
+def is_of_the_picture(screened: Screened) -> bool:
+    """Whether a look read a picture's header, so that it may be remembered.
+
+    All else may be the place's fault, or that of the hour, and is looked at again.
+    """
+    return screened.image_format is not None and screened.reason != "truncated"
 
 
 def judge(header: Header | NotAnImage, profile: Profile) -> str | None:

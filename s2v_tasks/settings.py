@@ -133,6 +133,13 @@ class Screening(Frozen):
         title="Allow ports",
         description="where pictures are fetched from beside 80, 443, 8080 and 8443",
     )
+    fresh_for_h: float = Field(
+        24.0,
+        title="Hours a look stays fresh",
+        ge=0,
+        le=8760,
+        description="a picture whose header was read since then is not looked at again; 0: always",
+    )
     runner: Runner = Field(
         "loop",
         title="Where to look",
@@ -141,6 +148,13 @@ class Screening(Frozen):
     shards_at_once: int = Field(
         4, title="Shards looked at at once", ge=1, le=1000, description="more is for a cluster"
     )
+
+    @property
+    def allowed(self) -> str:
+        """Where a look may go, beyond what every look may."""
+        ports = sorted(set(self.allow_ports))
+        return f"{'private' if self.allow_private_hosts else 'public'} {','.join(map(str, ports))}".strip()
+
     estimate_from: int = Field(
         200,
         title="Pictures looked at for the estimate",

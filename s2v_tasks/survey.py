@@ -2,11 +2,12 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -27,9 +28,16 @@ SEED: Final = 0
 """The same rows and ledger give the same sample."""
 
 
-async def survey(
-    asked: Question, rate_per_s: float, former: Parts | None = None
-) -> tuple[Estimate, list[Screened]]:
+class Surveyed(NamedTuple):
+    """What a survey found: of the sample, what was ``seen`` now and what was known from earlier looks."""
+
+    estimate: Estimate
+    seen_at: datetime
+    seen: list[Screened]
+    known: list[Screened]
+
+
+async def survey(asked: Question, rate_per_s: float, former: Parts | None = None) -> Surveyed:
     """The estimate, and what was seen of the sample, so that nobody need look again. No paid call.
 
     ``former``: what an earlier life of the run has looked at is not looked at again.
@@ -40,26 +48,29 @@ async def survey(
     """
     profile, screening = asked.scope.profile, asked.parameters.screening
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
-        counts, sample = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
-    seen: list[Screened] = []
+        counts, sample, fresh = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
+    seen_at, seen = datetime.now(UTC), list[Screened]()
+    known: list[Screened] = []
     if screening.enabled:
         if former is not None:
-            seen = await asyncio.to_thread(former.looked_at, sample["image_key"])
-        unseen = sample.filter(~pl.col("image_key").is_in([screened.image_key for screened in seen]))
+            known = await asyncio.to_thread(former.looked_at, sample["image_key"])
+        keys = {screened.image_key for screened in known}
+        known += [screened for screened in fresh if screened.image_key not in keys]
+        unseen = sample.filter(~pl.col("image_key").is_in([screened.image_key for screened in known]))
         async with fetcher_of(screening) as fetcher:
-            seen += await fetcher.screen(stage1.records(unseen))
+            seen = await fetcher.screen(stage1.records(unseen))
     budget_usd = asked.parameters.budget_usd
     bought = None if budget_usd is None else images_bought(budget_usd, profile.price_micro_usd)
     estimate = Estimate(
         **asdict(counts),
-        sampled=len(seen),
-        sampled_out=sum(s.reason is not None for s in seen),
+        sampled=len(seen) + len(known),
+        sampled_out=sum(s.reason is not None for s in (*seen, *known)),
         price_micro_usd=profile.price_micro_usd,
         rate_per_s=rate_per_s or profile.rate_per_s,
         budget_images=bought,
         is_screened=screening.enabled,
     )
-    return estimate, seen
+    return Surveyed(estimate, seen_at, seen, known)
 
 
 @dataclass(slots=True)
@@ -73,8 +84,13 @@ class _Counts:
     left: int = 0
 
 
-async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts, pl.DataFrame]:
-    """Count, part by part, and draw ``wanted`` of the pictures that are left, at random."""
+async def _counted(
+    asked: Question, parts: Parts, wanted: int
+) -> tuple[_Counts, pl.DataFrame, list[Screened]]:
+    """Count, part by part, and draw ``wanted`` of the pictures that are left, at random.
+
+    The last is what other runs saw of those, and is still fresh.
+    """
     over = False
     try:
         await asyncio.to_thread(_cut, asked, parts, go_on=lambda: not over)
@@ -82,18 +98,24 @@ async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts,
         over = True  # a cancelled estimate must not be waited for
     counts, sample = _Counts(rows=parts.rows), pl.DataFrame()
     by_lot = pl.col("image_key").hash(SEED)
-    async with _memory(asked) as unknown:
+    fresh_looks: list[Screened] = []
+    async with _memory(asked) as ledger:
         for part in range(parts.count):
             identified = await asyncio.to_thread(parts.identified, part)
             fresh = stage1.fresh(identified.lazy()).collect()
-            left = await unknown(fresh)
+            left = fresh if ledger is None else await _unknown(asked, ledger, fresh)
             refused = identified["reason"].count()
             counts.refused += refused
             counts.duplicates += identified.height - refused - fresh.height
             counts.known += fresh.height - left.height
             counts.left += left.height
             sample = pl.concat([sample, left], how="diagonal").sort(by_lot).head(wanted)
-    return counts, sample
+        screening = asked.parameters.screening
+        if ledger is not None and not sample.is_empty():
+            fresh_looks = await ledger.looks(
+                sample["image_key"].to_list(), screening.allowed, screening.fresh_for_h, asked.scope.profile
+            )
+    return counts, sample, fresh_looks
 
 
 def _cut(asked: Question, parts: Parts, *, go_on: Callable[[], bool]) -> None:
@@ -109,28 +131,26 @@ def _is_missing(url: str) -> bool:
 
 
 @asynccontextmanager
-async def _memory(asked: Question) -> AsyncIterator[Callable[[pl.DataFrame], Awaitable[pl.DataFrame]]]:
-    """What leaves out the pictures that the ledger knows; a ledger that is not there yet is not made."""
+async def _memory(asked: Question) -> AsyncIterator[LedgerDatabase | None]:
+    """The ledger; one that is not there yet is not made."""
+    if asked.ledger_url is None or _is_missing(asked.ledger_url):
+        yield None
+        return
+    async with LedgerDatabase(asked.ledger_url, SystemClock()) as ledger:
+        yield ledger
+
+
+async def _unknown(asked: Question, ledger: LedgerDatabase, fresh: pl.DataFrame) -> pl.DataFrame:
+    """The pictures that the ledger does not know."""
     on_unknown = asked.parameters.spending.on_unknown
     nobody = Lease("", Holder.current(), "", asked.scope, on_unknown)  # never taken: only to ask with
-
-    async with AsyncExitStack() as stack:
-        ledger: LedgerDatabase | None = None
-        if asked.ledger_url is not None and not _is_missing(asked.ledger_url):
-            ledger = await stack.enter_async_context(LedgerDatabase(asked.ledger_url, SystemClock()))
-
-        async def unknown(fresh: pl.DataFrame) -> pl.DataFrame:
-            if ledger is None:
-                return fresh
-            known: list[str] = []
-            for chunk in fresh.iter_slices(CHUNK_ROWS):
-                standings = await ledger.standings(nobody, chunk["image_key"].to_list())
-                known += [
-                    key
-                    for key, standing in standings.items()
-                    if standing.verdict is not None or standing.is_exhausted(on_unknown)
-                ]
-            keys = pl.DataFrame({"image_key": known}, schema={"image_key": pl.String})
-            return fresh.join(keys, on="image_key", how="anti", maintain_order="left")
-
-        yield unknown
+    known: list[str] = []
+    for chunk in fresh.iter_slices(CHUNK_ROWS):
+        standings = await ledger.standings(nobody, chunk["image_key"].to_list())
+        known += [
+            key
+            for key, standing in standings.items()
+            if standing.verdict is not None or standing.is_exhausted(on_unknown)
+        ]
+    keys = pl.DataFrame({"image_key": known}, schema={"image_key": pl.String})
+    return fresh.join(keys, on="image_key", how="anti", maintain_order="left")

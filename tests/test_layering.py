@@ -25,8 +25,8 @@ IMPURE_PREFIXES = ("scan_", "sink_", "read_parquet", "read_csv", "write_")
 DOORS = {
     "great_expectations": {"adapters/gx.py"},
     "sqlalchemy": {
-        "adapters/connection.py", "adapters/database.py", "adapters/leases.py", "adapters/query.py",
-        "adapters/tables.py",
+        "adapters/connection.py", "adapters/database.py", "adapters/leases.py", "adapters/looks.py",
+        "adapters/query.py", "adapters/tables.py",
     },
     "obstore": {"adapters/objects.py"},
     "httpx": {
@@ -36,9 +36,9 @@ DOORS = {
     "aiohttp": {"adapters/hosts.py", "adapters/images.py"},
     "prefect": {
         "adapters/allowance.py", "adapters/artifacts.py", "adapters/events.py", "adapters/prefect_server.py",
-        "adapters/prefect_setup.py", "approval.py", "blocks.py", "cli.py", "curation.py", "finish.py",
-        "prefect_command.py", "shards.py", "tasks.py", "flows/curate.py", "flows/gate.py",
-        "flows/pipeline.py", "flows/train_stub.py",
+        "adapters/prefect_setup.py", "adapters/runners.py", "approval.py", "blocks.py", "cli.py",
+        "curation.py", "finish.py", "prefect_command.py", "shards.py", "tasks.py", "flows/curate.py",
+        "flows/gate.py", "flows/pipeline.py", "flows/train_stub.py",
     },
     "typer": {"cli.py", "ledger_command.py", "prefect_command.py"},
     "PIL": {"emulator/judge.py", "emulator/pictures.py"},

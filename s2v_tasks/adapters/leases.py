@@ -7,15 +7,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
-from s2v_tasks.adapters.connection import Database
 from s2v_tasks.adapters.lease import DEAD_AFTER_S, Holder, Lease
+from s2v_tasks.adapters.looks import LookDatabase
 from s2v_tasks.adapters.together import whole
 from s2v_tasks.errors import LeaseLost, UsageError
 from s2v_tasks.ledger import Scope, State
 from s2v_tasks.settings import OnUnknown
 
 
-class LeaseDatabase(Database):
+class LeaseDatabase(LookDatabase):
     """The statements about runs; the row of the pace is the lock that a writer takes first."""
 
     @whole

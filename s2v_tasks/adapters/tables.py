@@ -100,6 +100,19 @@ verdicts = Table(
 )
 """What is remembered about a picture for every later run: judgements and content errors only."""
 
+looks = Table(
+    "looks",
+    metadata,
+    Column("image_key", String(32), primary_key=True),
+    Column("allowed", String, primary_key=True),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("image_format", String, nullable=False),
+    Column("width_px", Integer),
+    Column("height_px", Integer),
+    Column("image_traits", String),
+)
+"""What the free screen read of a picture's header; no reasons: the rules of the day make them anew."""
+
 pace = Table(
     "paces",
     metadata,

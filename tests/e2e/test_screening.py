@@ -1,19 +1,23 @@
 """The free screen as a user meets it: where it may not go, what it says aloud, its page's commands."""
 
 import asyncio
+import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
+from PIL import Image
 from prefect import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from s2v_tasks.flows.curate import curate
 from test_flows import PRIVATE
 from workbench import Bench, flow_runs, wait_until
 
+from s2v_tasks import Screening, Spending
 from s2v_tasks.addresses import PRIVATE_ALLOWED
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +89,42 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
             assert screened["bytes"] < 20_000
         else:
             assert {row["who"] for row in told} >= {"httpx", "aiohttp"}
+
+
+async def test_a_later_run_looks_again_only_at_what_is_not_fresh(in_process: Bench) -> None:
+    """A header that was read is not asked for again, a dead link is; and all where nothing stays fresh."""
+    small = io.BytesIO()
+    Image.new("1", (90, 90)).save(small, "PNG")
+    fetched: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
+        fetched.append(path)
+        status, body = ("200 OK", small.getvalue()) if path == "/small.png" else ("404 Not Found", b"")
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    async def looked_at(out: str, fresh_for_h: float) -> list[str]:
+        fetched.clear()
+        state = await curate(
+            candidates,
+            str(in_process.folder / out),
+            1.0,
+            screening=Screening(allow_private_hosts=True, fresh_for_h=fresh_for_h),
+            spending=Spending(ledger=f"sqlite:///{in_process.folder}/ledger.sqlite3"),
+            return_state=True,
+        )
+        assert "Gate closed" in state.message
+        (verdicts,) = (in_process.folder / out).glob("runs/*/verdicts.parquet")
+        told = pl.read_parquet(verdicts).select("reason", "width_px").rows()
+        assert told == [("too_small", 90), ("not_found", None)]
+        return sorted(fetched)
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        candidates = in_process.candidates([f"{origin}/small.png", f"{origin}/gone.png"])
+        assert await looked_at("first", 24) == ["/gone.png", "/small.png"]
+        assert await looked_at("second", 24) == ["/gone.png"]
+        assert await looked_at("third", 0) == ["/gone.png", "/small.png"]
