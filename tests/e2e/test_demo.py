@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,8 @@ TOLD = ("candidates", "duplicates", "screened out", "passed", "failed", "cost ",
 
 
 def test_the_demo_shows_a_whole_run_on_this_machine_alone(tmp_path: Path, blocked: Callable[[], str]) -> None:
-    """An empty folder, no key, somebody's settings around: published within a minute, and paid as told."""
-    mark, began = uuid.uuid4().hex, time.monotonic()
+    """An empty folder, no key, somebody's settings around: published, and paid as told."""
+    mark = uuid.uuid4().hex
     # What keeps Prefect and Great Expectations from reporting is the command's part.
     quiet = ("PREFECT_", "GX_", "DO_NOT_TRACK")
     env = {name: value for name, value in os.environ.items() if not name.startswith(quiet)}
@@ -37,7 +36,6 @@ def test_the_demo_shows_a_whole_run_on_this_machine_alone(tmp_path: Path, blocke
     )  # fmt: skip
     ran = ended(process)
     assert ran.status == 0, ran.out + ran.err
-    assert time.monotonic() - began < 60
     assert blocked() == ""
     assert "Traceback" not in ran.err
     for words in TOLD:
