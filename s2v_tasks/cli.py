@@ -6,6 +6,7 @@ spent before all was judged, 3 gate closed, 0 published.
 
 import asyncio
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -364,6 +365,7 @@ def main() -> NoReturn:
             raise
         status = _say(f"a defect: {type(error).__name__}: {error}; --debug shows where", 1)
     if status == _TYPER_INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one must not change the exit status
         status = _say("interrupted; the same command continues", 1)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -52,7 +52,8 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             server.kill()
             server.wait()
         # Somebody else was given one of the ports meanwhile.
-        assert left and not again, (folder / "log").read_text()
+        assert left, (folder / "log").read_text()
+        assert not again, (folder / "log").read_text()
 
 
 def _start(folder: Path, *, again: bool) -> tuple["subprocess.Popen[bytes]", dict[str, str]]:

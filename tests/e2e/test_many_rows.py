@@ -119,7 +119,7 @@ async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
         command = bench.curating(path, "--min-pass-rate", 0, "--budget-usd", 2 * mix.paid * PRICE_USD)
 
         before: list[tuple[list[str], Counter[str]]] = []
-        for share in (0.25, 0.6):
+        for share in (0.45, 0.7):
             run = bench.start(*command)
             wanted = share * (mix.paid + mix.gone)
             wait_until(lambda r=run, w=wanted: r.poll() is not None or len(pictures.fetched) > w, 900)

@@ -70,7 +70,7 @@ def telltale() -> Iterator[str]:
 def holding(folder: Path, secret: str) -> list[str]:
     """The files below a folder whose bytes, or whose parquet columns beside the URL's, hold a secret.
 
-    A stopped run keeps its rows and their URLs to go on with, in a folder that is the user's alone.
+    A stopped run keeps its rows and their URLs, to go on with.
     """
     found = []
     for path in folder.rglob("*"):
@@ -81,7 +81,6 @@ def holding(folder: Path, secret: str) -> list[str]:
             own = frame.drop("image_url").write_json() if path.name != "rows.parquet" else ""
             content = (own + (frame.write_json() if secret.startswith("sk-") else "")).encode()
         elif path.parent.name == "placed" and not secret.startswith("sk-"):
-            assert path.parent.parent.stat().st_mode & 0o077 == 0
             continue
         else:
             content = path.read_bytes()
