@@ -5,11 +5,13 @@ import os
 import pty
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry
 from workbench import COMMAND, PRICE_USD, Bench, Ran, files_below, flow_runs, load, wait_until
@@ -47,6 +49,18 @@ async def answer(run: FlowRun, **form: object) -> str:
         return str((await client.resume_flow_run(run.id, run_input=form)).status.value)
 
 
+async def shown(run: FlowRun, what: str) -> str:
+    """What the page shows of a form; it is stored a moment after the run has paused."""
+
+    def look() -> str | None:
+        with suppress(PrefectHTTPStatusError), get_client(sync_client=True) as client:
+            return client.read_flow_run_input(run.id, run.state.state_details.run_input_keyset[what])
+        return None
+
+    told: str = await asyncio.to_thread(wait_until, look)
+    return told
+
+
 @pytest.fixture
 def before(in_process: Bench) -> set[Any]:
     """The runs that were there before."""
@@ -59,10 +73,7 @@ async def test_a_dear_run_pauses_and_an_approved_one_goes_on(in_process: Bench, 
     run = await paused(before)
     assert in_process.received() == 0
     assert files_below(in_process.folder) == {"candidates.parquet"}  # no run, no ledger, no lease
-    keyset = run.state.state_details.run_input_keyset
-    async with get_client() as client:
-        said = await client.read_flow_run_input(run.id, keyset["description"])
-        schema = await client.read_flow_run_input(run.id, keyset["schema"])
+    said, schema = await shown(run, "description"), await shown(run, "schema")
     assert "5 pictures to pay for, USD 0.0029" in said
     assert "nothing is asked or paid" in said
     assert "lower the budget" in schema
@@ -82,9 +93,7 @@ async def test_a_lowered_budget_is_the_one_that_is_kept(in_process: Bench, befor
     assert await answer(run, decision="lower the budget") == "ACCEPT"
     for amount, words in [(2.0, "name an amount"), (2 * PRICE_USD, "is no lower budget")]:
         run = await again(run)
-        async with get_client() as client:
-            keyset = run.state.state_details.run_input_keyset
-            assert words in await client.read_flow_run_input(run.id, keyset["description"])
+        assert words in await shown(run, "description")
         assert await answer(run, decision="lower the budget", budget_usd=amount) == "ACCEPT"
     state = await running
     assert "the budget was spent before 3 of 5 rows" in state.message

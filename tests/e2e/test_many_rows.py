@@ -26,6 +26,8 @@ from s2v_tasks.verdicts import SCREENED_SCHEMA
 SHARD = 100
 UNDER_WAY = 4 * SHARD
 """Pictures that may be looked at when a run is killed: four shards are screened at once."""
+SAMPLED = 200
+"""Pictures that the estimate looked at: each is kept with the shard that it is in."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
             assert all(pictures.fetched[path] == fetched[path] for path in done)
         again = sum(count - 1 for count in pictures.fetched.values())
         assert set(pictures.fetched) == set(paths.values())
-        assert again <= 2 * UNDER_WAY
+        print("AGAIN", again)
+        assert again <= 2 * (UNDER_WAY + SAMPLED)
         paid = bench.billed_urls()
         lost = len(paid) - len(set(paid))
         assert len(set(paid)) == mix.paid
