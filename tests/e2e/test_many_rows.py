@@ -137,7 +137,6 @@ async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
             assert all(pictures.fetched[path] == fetched[path] for path in done)
         again = sum(count - 1 for count in pictures.fetched.values())
         assert set(pictures.fetched) == set(paths.values())
-        print("AGAIN", again)
         assert again <= 2 * (UNDER_WAY + SAMPLED)
         paid = bench.billed_urls()
         lost = len(paid) - len(set(paid))
