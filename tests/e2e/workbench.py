@@ -34,7 +34,7 @@ def set_rate(rate_per_s: int) -> None:
         client.upsert_global_concurrency_limit_by_name(WAN22_S2V_DETECT.model, rate_per_s, float(rate_per_s))
 
 
-def wait_until(true: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+def wait_until(true: Callable[[], Any], timeout_s: float = 150.0) -> Any:
     """What ``true`` gives as soon as it is something; fails after a bounded time."""
     until = time.monotonic() + timeout_s
     while not (found := true()):
