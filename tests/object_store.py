@@ -70,7 +70,8 @@ def _start(folder: Path, *, again: bool) -> tuple["subprocess.Popen[bytes]", dic
                 "-ip.bind=127.0.0.1", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=64",
                 "-master.telemetry=false", "-volume.max=32", "-filer", "-s3",
                 f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.autoCreateBucket=true",
-                "-s3.port.iceberg=0", "-s3.port.lance=0", *(f"-{name}={port}" for name, port in ports.items()),
+                "-s3.port.iceberg=0", "-s3.port.lance=0",
+                *(f"-{name}={port}" for name, port in ports.items()),
             ],
             stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
