@@ -116,7 +116,7 @@ def ours(rows: int, folder: Path) -> dict[str, float]:
                     rest = [
                         pl.lit(None, dtype).alias(name) for name, dtype in list(SCREENED_SCHEMA.items())[2:]
                     ]
-                    await opened.keep_screened(shard, told.with_columns(rest))
+                    await opened.keep_screened(told.with_columns(rest))
             with timed(seconds, "join"):
                 opened.collect()
         finally:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from s2v_tasks.errors import InputError
-from s2v_tasks.models import Candidate
+from s2v_tasks.models import Candidate, Screened
 
 MAX_URL_CHARACTERS: Final = 2048
 REFUSALS: Final = frozenset(
@@ -230,10 +230,10 @@ def placed(rows: pl.LazyFrame, url_column: str, first: int = 0) -> pl.LazyFrame:
     )
 
 
-def compared(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Name the row that each of some placed rows repeats."""
-    first = pl.col("row").min().over("image_key")
-    repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
+def compared(rows: pl.LazyFrame, key: str = "image_key") -> pl.LazyFrame:
+    """Name the row that each of some placed rows repeats: the first with its ``key``."""
+    first = pl.col("row").min().over(key)
+    repeats = pl.col(key).is_not_null() & (first < pl.col("row"))
     return rows.with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
 
 
@@ -242,13 +242,18 @@ def parts_for(rows: int, part_rows: int = PART_ROWS) -> int:
     return max(1, -(-rows // part_rows))
 
 
-def part_of(parts: int) -> pl.Expr:
-    """The part of a row, from 0: the same for all rows of a picture; needs ``image_key`` and ``row``.
+def part_of_key(parts: int, key: str = "image_key") -> pl.Expr:
+    """The part of a picture, from 0; null without a key.
 
     Keys are hashes, so parts are about equal, unless an input repeats few pictures very often.
     """
-    prefix = pl.col("image_key").str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64, strict=False)
-    return (prefix * parts // 2**32).fill_null(pl.col("row") % parts)
+    prefix = pl.col(key).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64, strict=False)
+    return prefix * parts // 2**32
+
+
+def part_of(parts: int, key: str = "image_key") -> pl.Expr:
+    """The part of a row, from 0: the same for all rows of a picture; needs ``key`` and ``row``."""
+    return part_of_key(parts, key).fill_null(pl.col("row") % parts)
 
 
 def fresh(identified: pl.LazyFrame) -> pl.LazyFrame:
@@ -258,8 +263,12 @@ def fresh(identified: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def records(pictures: pl.DataFrame) -> list[Candidate]:
-    """The same as records, a ``Candidate`` each; columns ``image_key`` and ``url``."""
-    return [Candidate(key, url) for key, url in pictures.select("image_key", "url").iter_rows()]
+    """The same as records, a ``Candidate`` each; columns ``image_key``, ``url`` and, if there, ``seen``."""
+    seen = pictures["seen"] if "seen" in pictures.columns else [None] * pictures.height
+    return [
+        Candidate(key, url, before and Screened(*before.values()))
+        for key, url, before in zip(pictures["image_key"], pictures["url"], seen, strict=True)
+    ]
 
 
 def selected(

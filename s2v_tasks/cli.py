@@ -158,6 +158,9 @@ def curate(
     allow_private_hosts: AllowPrivateHosts = False,
     allow_port: AllowPort = None,
     fresh_for_h: FreshFor = 24.0,
+    same_content: Annotated[
+        bool, typer.Option("--same-content", help="Fetch what is kept whole; pay once for the same bytes.")
+    ] = False,
     runner: Runner = "loop",
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Approve the duplicates of passed rows too.")
@@ -199,6 +202,7 @@ def curate(
         screening={
             **_screening(no_screen, allow_private_hosts, allow_port),
             "fresh_for_h": fresh_for_h,
+            "same_content": same_content,
             "runner": runner,
         },
         thresholds=thresholds,

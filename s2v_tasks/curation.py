@@ -17,9 +17,10 @@ from s2v_tasks.blocks import stored_access, stored_ledger
 from s2v_tasks.errors import InputError
 from s2v_tasks.estimate import headline
 from s2v_tasks.finish import begun
+from s2v_tasks.looking import Look
 from s2v_tasks.models import WAN22_S2V_DETECT
 from s2v_tasks.plan import plan
-from s2v_tasks.runs import Look, Run, former_parts, open_run
+from s2v_tasks.runs import Run, former_parts, open_run
 from s2v_tasks.settings import CurateParameters, Screening
 from s2v_tasks.survey import survey
 from s2v_tasks.tasks import screen
@@ -61,7 +62,7 @@ async def open_curation(parameters: CurateParameters, run_id: str | None = None)
             reporting(run),
         ):
             begun(run)
-            await run.remember(found.seen, found.seen_at)
+            await run.looking.remember(found.seen, found.seen_at)
             yield run
 
 

@@ -57,18 +57,11 @@ WAN22_S2V_DETECT = Profile(
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One unique picture: its key and the URL to send, as given. It may be signed: not shown."""
-
-    image_key: str
-    url: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Screened:
     """What the free look at a picture told. ``reason`` None: keep; sizes None: could not be known.
 
     ``image_traits``: what refuses nothing but may matter later, joined by commas, such as ``animated``.
+    ``content_key``: a hash of all its bytes, if they were wanted and had. ``validator``: its strong ETag.
     """
 
     image_key: str
@@ -77,6 +70,20 @@ class Screened:
     height_px: int | None = None
     image_format: str | None = None
     image_traits: str | None = None
+    content_key: str | None = None
+    validator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One unique picture: its key and the URL to send, as given. It may be signed: not shown.
+
+    ``seen``: what an earlier look told, for a new one that need only find it unchanged.
+    """
+
+    image_key: str
+    url: str = field(repr=False)
+    seen: Screened | None = None
 
 
 @dataclass(frozen=True, slots=True)

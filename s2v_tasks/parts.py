@@ -7,7 +7,7 @@ of the input. A part holds about `s2v_tasks.candidates.PART_ROWS` rows; most inp
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -38,6 +38,8 @@ class Parts:
         self._screened = Scratch(folder / "screened", stage5.SCREENED_SCHEMA)
         self._judged = Scratch(folder / "judged", stage5.JUDGED_SCHEMA)
         self._charged = Scratch(folder / "charged", stage5.JUDGED_SCHEMA)
+        self._same = Scratch(folder / "same", stage5.SAME_SCHEMA)
+        self._looks = Scratch(folder / "looked", stage5.LOOKED_SCHEMA)
         self._ordered = Scratch(folder / "ordered", stage5.SCHEMA)
 
     def cut(self, rows: pl.LazyFrame, url_column: str, *, go_on: Callable[[], bool] = lambda: True) -> None:
@@ -65,7 +67,7 @@ class Parts:
         self.rows, self.pictures, self.count = said["rows"], said["pictures"], said["parts"]
         self._screened.begin(anew=False)
         self._screened.mend()
-        for told in (self._judged, self._charged):  # the ledger tells it again, for free
+        for told in (self._judged, self._charged, self._same):  # the ledger tells it again, for free
             told.begin(anew=True)
 
     def identified(self, part: int) -> pl.DataFrame:
@@ -89,17 +91,21 @@ class Parts:
             for seen in stage5.screened_records(some.filter(pl.col("image_key").is_in(keys)))
         ]
 
-    def keep_screened(self, part: int, told: pl.DataFrame) -> None:
+    def keep_screened(self, told: pl.DataFrame) -> None:
         """Keep what the screen told, for the lives to come too."""
-        self._screened.append(part, told, durable=True)
+        self._screened.spread(told, stage1.part_of_key(self.count), durable=True)
 
-    def keep_judged(self, part: int, told: pl.DataFrame) -> None:
+    def keep_judged(self, told: pl.DataFrame) -> None:
         """Keep what the paid stage or the ledger told."""
-        self._judged.append(part, told)
+        self._judged.spread(told, stage1.part_of_key(self.count))
 
-    def keep_charged(self, part: int, told: pl.DataFrame) -> None:
+    def keep_charged(self, told: pl.DataFrame) -> None:
         """Keep what was charged before for pictures that were never answered."""
-        self._charged.append(part, told)
+        self._charged.spread(told, stage1.part_of_key(self.count))
+
+    def keep_same(self, told: pl.DataFrame) -> None:
+        """Keep which pictures are asked as others, for they have the same bytes."""
+        self._same.spread(told, stage1.part_of_key(self.count))
 
     def remove(self) -> None:
         """Remove the scratch folder: the run is over."""
@@ -114,13 +120,12 @@ class Parts:
             ConservationError: Rows or outcomes do not add up.
         """
         self._ordered.begin(anew=True)
-        for part in range(self.count):
+        for part, looked in enumerate(self._looked()):
+            judged, charged = self._judged.read(part), self._charged.read(part)
+            if self._are_same:
+                judged, charged = stage5.last_told(judged), stage5.last_told(charged)
             outcomes = stage5.outcomes(
-                self.identified(part).lazy(),
-                self._screened.read(part).lazy(),
-                self._judged.read(part).lazy(),
-                self._charged.read(part).lazy(),
-                unreached=unreached,
+                looked.lazy(), judged.lazy(), charged.lazy(), unreached=unreached
             ).collect()
             self._ordered.spread(outcomes, pl.col("row") // self._part_rows)
         counts: Counter[str] = Counter()
@@ -137,6 +142,31 @@ class Parts:
         storage.sink(storage.parquet(*pieces), verdicts)
         self._ordered.begin(anew=True)
         return dict(counts)
+
+    @property
+    def _are_same(self) -> bool:
+        """Whether some pictures are asked as others."""
+        return bool(self._same.parts())
+
+    def _looked(self) -> Iterator[pl.DataFrame]:
+        """The rows of each part with what the screen told; what is asked as one picture is in one part."""
+        by_address = (
+            stage5.looked(
+                self._placed.read(part).lazy(),
+                self._screened.read(part).lazy(),
+                self._same.read(part).lazy(),
+            ).collect()
+            for part in range(self.count)
+        )
+        if not self._are_same:
+            yield from by_address
+            return
+        self._looks.begin(anew=True)
+        for rows in by_address:
+            self._looks.spread(rows, stage1.part_of(self.count, "asked_key"))
+        for part in range(self.count):
+            yield self._looks.read(part)
+        self._looks.begin(anew=True)
 
 
 def check_unique(verdicts: pl.LazyFrame, rows: int) -> None:

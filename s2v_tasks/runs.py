@@ -6,20 +6,16 @@ stages stay in their modules; here is only who holds what, and for how long.
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
-from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import polars as pl
 
-from s2v_tasks import candidates as stage1
 from s2v_tasks import verdicts as stage5
-from s2v_tasks.adapters import sources, storage
+from s2v_tasks.adapters import signals, sources, storage
 from s2v_tasks.adapters.clock import Clock, SystemClock
 from s2v_tasks.adapters.dashscope import DetectClient
 from s2v_tasks.adapters.database import LedgerDatabase
@@ -31,10 +27,7 @@ from s2v_tasks.adapters.folder import (
     nothing_left_on_usage_error,
     versions,
 )
-from s2v_tasks.adapters.hosts import FetchOptions
-from s2v_tasks.adapters.images import ImageFetcher
 from s2v_tasks.adapters.lease import BEAT_S, Lease
-from s2v_tasks.addresses import WEB_PORTS
 from s2v_tasks.engine import Engine
 from s2v_tasks.errors import (
     InputError,
@@ -45,7 +38,8 @@ from s2v_tasks.errors import (
     S2VError,
     UsageError,
 )
-from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought, usd
+from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought
+from s2v_tasks.looking import Look, Looking, looking_here
 from s2v_tasks.models import WAN22_S2V_DETECT, Outcome, Profile, Screened
 from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Plan, rows_of
@@ -53,8 +47,6 @@ from s2v_tasks.settings import CurateParameters, Screening
 
 CHUNK_ROWS: Final = 1_000
 """Pictures looked up in the ledger at once."""
-Look = Callable[[pl.DataFrame], Awaitable[pl.DataFrame]]
-"""Looks at pictures, columns ``image_key`` and ``url``; `verdicts.SCREENED_SCHEMA`, a row each, in order."""
 
 
 class Rate(Protocol):
@@ -66,22 +58,18 @@ class Rate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Pictures on their way together, columns ``image_key`` and ``url``, all of one part of the rows.
+    """Pictures on their way together, columns ``image_key`` and ``url``.
 
-    ``is_screened``: the screen has kept them in a former life of the run.
+    ``is_screened``: the screen has kept them in a former life of the run; then with their ``content_key``.
     """
 
-    part: int
     pictures: pl.DataFrame
     is_screened: bool = False
 
 
 @dataclass(slots=True)
 class Run:
-    """Everything that the tasks of one run share. ``parts`` hold the rows and what was told of them.
-
-    ``seen``: pictures that were looked at already, for the estimate; ``looking`` looks at the others.
-    """
+    """Everything that the tasks of one run share. ``parts`` hold the rows and what was told of them."""
 
     parameters: CurateParameters
     profile: Profile
@@ -90,11 +78,9 @@ class Run:
     ledger: LedgerDatabase
     lease: Lease
     engine: Engine
-    looking: Look
-    clock: Clock
+    looking: Looking
     allowance: Rate
     parts: Parts
-    seen: pl.DataFrame
     screened_out: int = 0
     kept: int = 0
 
@@ -118,35 +104,14 @@ class Run:
         if isinstance(self.stopped, LeaseLost):
             raise self.stopped
 
-    async def look(self, pictures: pl.DataFrame) -> pl.DataFrame:
-        """What the free screen tells of each picture, in order; none is looked at twice."""
-        told = self.seen.join(pictures, on="image_key", how="semi")
-        screening = self.parameters.screening
-        if screening.fresh_for_h:
-            keys = pictures.join(told, on="image_key", how="anti")["image_key"].to_list()
-            fresh = await self.ledger.looks(keys, screening.allowed, screening.fresh_for_h, self.profile)
-            told = pl.concat([told, stage5.screened_frame(fresh)])
-        unseen = pictures.join(told, on="image_key", how="anti", maintain_order="left")
-        if not unseen.is_empty():
-            seen_at, seen = self.clock.utcnow(), await self.looking(unseen)
-            await self.remember(stage5.screened_records(seen), seen_at)
-            told = pl.concat([told, seen])
-        return pictures.select("image_key").join(told, on="image_key", how="left", maintain_order="left")
-
-    async def remember(self, seen: Iterable[Screened], seen_at: datetime) -> None:
-        """Keep what was seen of pictures, for the runs to come."""
-        if self.parameters.screening.fresh_for_h:
-            with contextlib.suppress(LedgerUnavailable):  # then they are looked at again
-                await self.ledger.keep_looks(seen, self.parameters.screening.allowed, seen_at)
-
-    async def keep_screened(self, shard: Shard, told: pl.DataFrame) -> None:
+    async def keep_screened(self, told: pl.DataFrame) -> None:
         """Keep what the screen told about a shard: a frame of `s2v_tasks.verdicts.SCREENED_SCHEMA`."""
-        await asyncio.to_thread(self.parts.keep_screened, shard.part, told)
+        await asyncio.to_thread(self.parts.keep_screened, told)
         self._count(told)
 
-    async def keep_judged(self, shard: Shard, told: pl.DataFrame) -> None:
+    async def keep_judged(self, told: pl.DataFrame) -> None:
         """Keep what the paid stage told about a shard: a frame of `s2v_tasks.verdicts.JUDGED_SCHEMA`."""
-        await asyncio.to_thread(self.parts.keep_judged, shard.part, told)
+        await asyncio.to_thread(self.parts.keep_judged, told)
 
     def _count(self, screened: pl.DataFrame) -> None:
         self.kept += screened["screen_reason"].null_count()
@@ -159,41 +124,66 @@ class Run:
         for part in range(self.parts.count):
             pictures = await asyncio.to_thread(self.parts.unique, part)
             screened = await asyncio.to_thread(self.parts.screened, part)
-            async for shard in self._shards_of(part, pictures, screened):
+            async for shard in self._shards_of(pictures, screened):
                 yield shard
 
-    async def _shards_of(
-        self, part: int, pictures: pl.DataFrame, screened: pl.DataFrame
-    ) -> AsyncIterator[Shard]:
+    async def _shards_of(self, pictures: pl.DataFrame, screened: pl.DataFrame) -> AsyncIterator[Shard]:
         """The shards of a part. Each is of one part, so the last ones may be small."""
         size = self.parameters.output.shard_size
-        left = {is_screened: pictures.select("image_key", "url").clear() for is_screened in (False, True)}
+        left: dict[bool, list[pl.DataFrame]] = {False: [], True: []}
         for chunk in pictures.iter_slices(CHUNK_ROWS):
-            unknown = await self._unknown(part, chunk)
+            unknown = await self._unknown(chunk.select("image_key", "url"))
             before = unknown.select("image_key").join(screened, on="image_key", how="inner")
             self._count(before)
-            left[False].extend(unknown.join(before, on="image_key", how="anti", maintain_order="left"))
-            left[True].extend(stage5.kept(unknown, before))
-            for is_screened, rows in left.items():
+            left[False].append(unknown.join(before, on="image_key", how="anti", maintain_order="left"))
+            left[True].append(stage5.kept(unknown, before))
+            for is_screened, some in left.items():
+                rows = pl.concat(some)
                 whole = rows.height - rows.height % size
                 for shard in rows.head(whole).iter_slices(size):
-                    yield Shard(part, shard, is_screened)
-                left[is_screened] = rows.slice(whole)
-        for is_screened, rows in left.items():
-            if not rows.is_empty():
-                yield Shard(part, rows, is_screened)
+                    yield Shard(shard, is_screened)
+                left[is_screened] = [rows.slice(whole)]
+        for is_screened, some in left.items():
+            if some and not (rows := pl.concat(some)).is_empty():
+                yield Shard(rows, is_screened)
 
-    async def _unknown(self, part: int, pictures: pl.DataFrame) -> pl.DataFrame:
+    async def _unknown(self, pictures: pl.DataFrame) -> pl.DataFrame:
         """The pictures that the ledger has no verdict for; what it tells of others is kept."""
         told = (await self.engine.known(pictures["image_key"].to_list())).values()
         if not told:
-            return pictures.select("image_key", "url")
+            return pictures
         known = stage5.judged_frame(v for v in told if v.outcome is not Outcome.UNSPENT)
         charged = stage5.judged_frame(v for v in told if v.outcome is Outcome.UNSPENT)
-        await asyncio.to_thread(self.parts.keep_judged, part, known)
-        await asyncio.to_thread(self.parts.keep_charged, part, charged)
-        unknown = pictures.join(known, on="image_key", how="anti", maintain_order="left")
-        return unknown.select("image_key", "url")
+        await asyncio.to_thread(self.parts.keep_judged, known)
+        await asyncio.to_thread(self.parts.keep_charged, charged)
+        return pictures.join(known, on="image_key", how="anti", maintain_order="left")
+
+    async def to_ask(self, kept: pl.DataFrame) -> pl.DataFrame:
+        """What is to be asked of pictures that the screen kept: columns ``image_key`` and ``url``.
+
+        Where equal bytes are paid for once, a picture goes by the key of the one that stands for its bytes.
+        """
+        pictures = kept.select("image_key", "url")
+        if not self.parameters.screening.same_content:
+            return pictures
+        comparable = kept.drop_nulls("content_key")
+        firsts = dict(comparable.reverse().select("content_key", "image_key").iter_rows())
+        standing = await self.ledger.standing_for(self.lease, firsts)
+        others = comparable.select(
+            "image_key",
+            pl.col("content_key").replace_strict(standing, return_dtype=pl.String).alias("asked_key"),
+        ).filter(pl.col("image_key") != pl.col("asked_key"))
+        await asyncio.to_thread(self.parts.keep_same, others)
+        asked = pl.coalesce("asked_key", "image_key").alias("image_key")
+        return await self.unanswered(
+            pictures.join(others, on="image_key", how="left", maintain_order="left").select(asked, "url")
+        )
+
+    async def unanswered(self, pictures: pl.DataFrame) -> pl.DataFrame:
+        """The kept pictures whose key has no answer yet; what others with it were told is kept."""
+        unknown = await self._unknown(pictures)
+        self.kept -= pictures.height - unknown.height
+        return unknown
 
     def collect(self) -> dict[str, int]:
         """Write ``verdicts.parquet``, one row for every input row, and count the outcomes.
@@ -227,30 +217,13 @@ async def look(pictures: pl.DataFrame, screening: Screening | None = None) -> pl
     Kept apart from the task, which is sent to task runners: a context variable can't travel.
     """
     if screening is None and (run := CURRENT.get(None)) is not None:
-        return await run.look(pictures)
+        return await run.looking.at(pictures)
     async with looking_here(screening or Screening()) as looking:
         return await looking(pictures)
 
 
 WATCHER: ContextVar[Callable[[Run], None] | None] = ContextVar("s2v_watcher", default=None)
 """Told of a run when it opens: how a terminal comes to show its progress."""
-
-
-def fetcher_of(screening: Screening) -> ImageFetcher:
-    """What looks at pictures, as a form's group says."""
-    options = FetchOptions(screening.allow_private_hosts, WEB_PORTS.union(screening.allow_ports))
-    return ImageFetcher(options, WAN22_S2V_DETECT)
-
-
-@asynccontextmanager
-async def looking_here(screening: Screening) -> AsyncIterator[Look]:
-    """Looks at pictures in this event loop."""
-    async with fetcher_of(screening) as fetcher:
-
-        async def look(pictures: pl.DataFrame) -> pl.DataFrame:
-            return stage5.screened_frame(await fetcher.screen(stage1.records(pictures)))
-
-        yield look
 
 
 @asynccontextmanager
@@ -289,16 +262,21 @@ async def open_run(
             ledger,
             lease,
             engine,
-            looking,
-            clock,
+            Looking(
+                planned.parameters.screening,
+                WAN22_S2V_DETECT,
+                ledger,
+                clock,
+                looking,
+                stage5.screened_frame(seen),
+            ),
             allowance,
             Parts(folder.scratch(manifest.started_at)),
-            stage5.screened_frame(seen),
         )
         await asyncio.to_thread(folder.write, run.manifest)
         await stack.enter_async_context(_beating(ledger, lease, engine))
         stack.push_async_callback(_close, run)  # the lease is kept until the last call has settled
-        stack.enter_context(_stopping_on_signals(engine))
+        stack.enter_context(signals.stopping(lambda name: engine.stop(_interrupted(name))))
         await client.warm()
         token = CURRENT.set(run)
         try:
@@ -383,6 +361,10 @@ async def _cut(run: Run) -> None:
         raise run.stopped
 
 
+def _interrupted(signal_name: str) -> Interrupted:
+    return Interrupted(f"stopped by {signal_name}; everything received is kept: the same command continues")
+
+
 async def _lease(planned: Plan, run_id: str, ledger: LedgerDatabase) -> Lease:
     spending = planned.parameters.spending
     cap = images_bought(planned.parameters.budget_usd, WAN22_S2V_DETECT.price_micro_usd)
@@ -413,62 +395,3 @@ async def _beating(ledger: LedgerDatabase, lease: Lease, engine: Engine) -> Asyn
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def _stopping_on_signals(engine: Engine) -> Iterator[None]:
-    """SIGINT, SIGTERM and a closed terminal stop the run in order; a second one is handled as before."""
-    loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {}
-
-    def restore(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        signal.signal(number, before.pop(number))
-
-    def stop(number: signal.Signals) -> None:
-        restore(number)
-        engine.stop(
-            Interrupted(f"stopped by {number.name}; everything received is kept: the same command continues")
-        )
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(ValueError, RuntimeError):  # only the main thread hears signals
-            handler: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(number)
-            loop.add_signal_handler(number, stop, number)
-            before[number] = handler
-    try:
-        yield
-    finally:
-        for number in tuple(before):
-            restore(number)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. ``done`` of ``total`` unique pictures; ``left_s`` None while it can't be told."""
-
-    done: int
-    total: int
-    passed: int
-    cost_usd: float
-    rate_per_s: float
-    left_s: float | None
-
-
-def progress(run: Run) -> Progress:
-    """How far a run is, now."""
-    tally, total = run.engine.tally, run.parts.pictures
-    judged, screened_out = sum(tally.judged.values()), run.screened_out
-    done = tally.reused + screened_out + judged
-    waiting = run.kept - judged if run.parameters.screening.enabled else 0
-    unseen = total - done - waiting
-    paid_share = run.kept / (run.kept + screened_out) if run.kept else 1.0
-    rate = tally.rate_per_s
-    return Progress(
-        done=done,
-        total=total,
-        passed=tally.judged[Outcome.PASSED],
-        cost_usd=usd(tally.charged_micro_usd),
-        rate_per_s=rate,
-        left_s=(waiting + unseen * paid_share) / rate if rate else None,
-    )

@@ -7,7 +7,7 @@ whatever matters has no default and is asked for by name.
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
@@ -140,6 +140,19 @@ class Screening(Frozen):
         le=8760,
         description="a picture whose header was read since then is not looked at again; 0: always",
     )
+    same_content: bool = Field(
+        False,
+        title="Pay once for the same bytes",
+        description="fetches every kept picture whole; one with the bytes of another is its duplicate",
+    )
+
+    @field_validator("same_content")
+    @classmethod
+    def _fetched(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if wanted and not info.data.get("enabled", True):
+            raise ValueError("bytes can't be compared without the free screen: leave one of the two out")
+        return wanted
+
     runner: Runner = Field(
         "loop",
         title="Where to look",

@@ -36,8 +36,7 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
             async with screening:
                 pictures = await _looked_at(run, screen, shard)
             async with detecting:
-                if not pictures.is_empty() and not _over(run):
-                    await run.keep_judged(shard, await _shown(detect, pictures))
+                await _judge(run, detect, pictures)
         finally:
             room.release()
 
@@ -59,6 +58,18 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
     run.engine.stop(error)
 
 
+async def _judge(run: Run, detect: Stage, kept: pl.DataFrame) -> None:
+    """Have pictures judged. Of those that go by one key the next is asked only if the first got no answer."""
+    if kept.is_empty() or _over(run):
+        return
+    pictures = await run.to_ask(kept)
+    while not pictures.is_empty() and not _over(run):
+        first = pl.col("image_key").is_first_distinct()
+        await run.keep_judged(await _shown(detect, pictures.filter(first)))
+        later = pictures.filter(~first)
+        pictures = later if later.is_empty() else await run.unanswered(later)
+
+
 async def _looked_at(run: Run, screen: Stage | None, shard: Shard) -> pl.DataFrame:
     """The pictures of a shard that go on to be judged."""
     if screen is None or shard.is_screened:
@@ -66,7 +77,7 @@ async def _looked_at(run: Run, screen: Stage | None, shard: Shard) -> pl.DataFra
     told = None if _over(run) else await _unless_stopped(run, _shown(screen, shard.pictures))
     if told is None:
         return shard.pictures.clear()
-    await run.keep_screened(shard, told)
+    await run.keep_screened(told)
     return kept(shard.pictures, told)
 
 

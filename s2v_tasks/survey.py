@@ -19,10 +19,11 @@ from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Holder, Lease
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.ledger import images_bought
+from s2v_tasks.looking import fetcher_of
 from s2v_tasks.models import Screened
 from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Question, rows_of
-from s2v_tasks.runs import CHUNK_ROWS, fetcher_of
+from s2v_tasks.runs import CHUNK_ROWS
 
 SEED: Final = 0
 """The same rows and ledger give the same sample."""
@@ -112,9 +113,8 @@ async def _counted(
             sample = pl.concat([sample, left], how="diagonal").sort(by_lot).head(wanted)
         screening = asked.parameters.screening
         if ledger is not None and not sample.is_empty():
-            fresh_looks = await ledger.looks(
-                sample["image_key"].to_list(), screening.allowed, screening.fresh_for_h, asked.scope.profile
-            )
+            keys, profile = sample["image_key"].to_list(), asked.scope.profile
+            fresh_looks = (await ledger.looks(keys, screening, profile)).fresh
     return counts, sample, fresh_looks
 
 

@@ -74,7 +74,7 @@ class LiveBar:
         self._thread.start()
 
     def _look(self, run: "Run") -> None:
-        from s2v_tasks.runs import progress
+        from s2v_tasks.progress import progress
 
         while not self._over.wait(LOOK_EVERY_S):
             now = progress(run)
@@ -107,6 +107,7 @@ def funnel(summary: "Summary") -> Table:
 
     line("candidates", summary.rows, "bold")
     line("  duplicates", summary.duplicates, "yellow")
+    reasons(Outcome.DUPLICATE)
     line("  screened out for free", summary.screened_out, "yellow")
     reasons(Outcome.SCREENED_OUT)
     line("  known, not paid again", summary.known)

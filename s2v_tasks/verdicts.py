@@ -1,9 +1,11 @@
 """Stage 5: one outcome for every input row. LazyFrame to LazyFrame; the schema is the contract."""
 
 from collections.abc import Iterable
+from dataclasses import astuple
 
 import polars as pl
 
+from s2v_tasks.candidates import PLACED_SCHEMA, compared
 from s2v_tasks.errors import ConservationError
 from s2v_tasks.ledger import RUN_STOPPED, usd
 from s2v_tasks.models import Billing, Outcome, Screened, Verdict
@@ -33,12 +35,29 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """The columns this project adds behind the input's own, in order."""
 
+_SEEN = ("width_px", "height_px", "image_format", "image_traits")
 SCREENED_SCHEMA: dict[str, pl.DataType] = {
     "image_key": pl.String(),
     "screen_reason": pl.String(),
-    **{name: SCHEMA[name] for name in ("width_px", "height_px", "image_format", "image_traits")},
+    **{name: SCHEMA[name] for name in _SEEN},
+    "content_key": pl.String(),
+    "validator": pl.String(),
 }
 """What the screen told, a row per picture looked at; ``screen_reason`` null: kept."""
+
+SAME_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), "asked_key": pl.String()}
+"""Pictures with the bytes of another, and the key of that one: they are asked by it."""
+
+LOOKED_SCHEMA: dict[str, pl.DataType] = {
+    **PLACED_SCHEMA,
+    "screen_reason": pl.String(),
+    **{name: SCHEMA[name] for name in _SEEN},
+    "asked_key": pl.String(),
+}
+"""Rows with what the screen told of them; all with one ``asked_key`` are one picture."""
+
+SAME_CONTENT = "same_content"
+"""The reason of a duplicate that has another address than its first."""
 
 _JUDGED = (
     "outcome", "reason", "check_pass", "humanoid", "code", "message", "request_id", "http_status",
@@ -48,17 +67,12 @@ JUDGED_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), **{name: SCHE
 """What the paid stage told, a row per picture."""
 
 _CHARGES = ("attempts", "cost_usd", "paid_usd")
-_COPIED = (
-    "check_pass", "humanoid", "code", "request_id", "width_px", "height_px", "image_format", "image_traits",
-)  # fmt: skip
+_COPIED = ("check_pass", "humanoid", "code", "request_id", *_SEEN)
 
 
 def screened_frame(screened: Iterable[Screened]) -> pl.DataFrame:
     """Records of the screen as a frame of ``SCREENED_SCHEMA``."""
-    rows = [
-        (s.image_key, s.reason, s.width_px, s.height_px, s.image_format, s.image_traits) for s in screened
-    ]
-    return pl.DataFrame(rows, schema=SCREENED_SCHEMA, orient="row")
+    return pl.DataFrame([astuple(s) for s in screened], schema=SCREENED_SCHEMA, orient="row")
 
 
 def screened_records(frame: pl.DataFrame) -> list[Screened]:
@@ -67,9 +81,30 @@ def screened_records(frame: pl.DataFrame) -> list[Screened]:
 
 
 def kept(pictures: pl.DataFrame, screened: pl.DataFrame) -> pl.DataFrame:
-    """The pictures that the screen kept, in order; ``screened`` has the columns of ``SCREENED_SCHEMA``."""
-    passed = screened.filter(pl.col("screen_reason").is_null())
-    return pictures.join(passed, on="image_key", how="semi", maintain_order="left")
+    """The pictures that the screen kept, in order, with their ``content_key``.
+
+    ``screened`` has the columns of ``SCREENED_SCHEMA``.
+    """
+    passed = screened.filter(pl.col("screen_reason").is_null()).select("image_key", "content_key")
+    return pictures.join(passed, on="image_key", how="inner", maintain_order="left")
+
+
+def last_told(judged: pl.DataFrame) -> pl.DataFrame:
+    """What was told last of each picture: those with the same bytes tell of it one after the other."""
+    return judged.sort("judged_at", maintain_order=True).unique("image_key", keep="last", maintain_order=True)
+
+
+def looked(placed: pl.LazyFrame, screened: pl.LazyFrame, same: pl.LazyFrame) -> pl.LazyFrame:
+    """Placed rows with what the screen told of them and what they are asked by: ``LOOKED_SCHEMA``.
+
+    ``placed`` is of `s2v_tasks.candidates.PLACED_SCHEMA`, ``same`` of ``SAME_SCHEMA``.
+    """
+    return (
+        placed.join(screened, on="image_key", how="left")
+        .join(same, on="image_key", how="left")
+        .with_columns(pl.coalesce("asked_key", "image_key").alias("asked_key"))
+        .select(*LOOKED_SCHEMA)
+    )
 
 
 def judged_frame(verdicts: Iterable[Verdict]) -> pl.DataFrame:
@@ -86,29 +121,30 @@ def judged_frame(verdicts: Iterable[Verdict]) -> pl.DataFrame:
 
 
 def outcomes(
-    identified: pl.LazyFrame,
-    screened: pl.LazyFrame,
+    rows: pl.LazyFrame,
     judged: pl.LazyFrame,
     charged: pl.LazyFrame | None = None,
     *,
     unreached: str = RUN_STOPPED,
 ) -> pl.LazyFrame:
-    """One row of ``SCHEMA`` for each identified row, in input order.
+    """One row of ``SCHEMA`` for each row of ``LOOKED_SCHEMA``, in input order.
 
-    ``identified`` is what `s2v_tasks.candidates.identify` gives. A picture that neither stage reached is
-    ``unspent``, for the reason ``unreached``. ``charged`` (``JUDGED_SCHEMA``) holds what was charged
-    before for pictures that were never answered: it counts even if this run screens them out.
+    All rows of a picture are among them. A picture that neither stage reached is ``unspent``, for the reason
+    ``unreached``. ``charged`` (``JUDGED_SCHEMA``) holds what was charged before for pictures that were never
+    answered: it counts even if this run screens them out.
     """
     charged = judged.clear() if charged is None else charged
+    rows = compared(rows, "asked_key")
+    judged = judged.rename({"image_key": "asked_key", "reason": "judged_reason"})
+    charged = charged.select(pl.col("image_key").alias("asked_key"), *_CHARGES)
     duplicate = pl.col("duplicate_of").is_not_null()
     # For its address, or by the screen: unless another run has had it judged since.
     refused = pl.coalesce("reason", pl.when(pl.col("outcome").is_null()).then("screen_reason"))
     unique = (
-        identified.filter(~duplicate)
-        .select("row", "image_key", "reason", "duplicate_of")
-        .join(screened, on="image_key", how="left")
-        .join(judged.rename({"reason": "judged_reason"}), on="image_key", how="left")
-        .join(charged.select("image_key", *_CHARGES), on="image_key", how="left", suffix="_before")
+        rows.filter(~duplicate)
+        .drop("url")
+        .join(judged, on="asked_key", how="left")
+        .join(charged, on="asked_key", how="left", suffix="_before")
         .with_columns(pl.coalesce(name, f"{name}_before") for name in _CHARGES)
         .with_columns(
             pl.when(refused.is_not_null())
@@ -122,16 +158,21 @@ def outcomes(
             *_free(),
         )
     )
+    other_address = pl.col("image_key") != pl.col("first_key")
     copies = (
-        identified.filter(duplicate)
-        .select("row", "image_key", "duplicate_of")
-        .join(unique.select("image_key", *_COPIED), on="image_key", how="left")
-        .with_columns(pl.lit(Outcome.DUPLICATE.value).alias("outcome"))
+        rows.filter(duplicate)
+        .select("row", "image_key", "asked_key", "duplicate_of")
+        .join(
+            unique.select("asked_key", pl.col("image_key").alias("first_key"), *_COPIED),
+            on="asked_key",
+            how="left",
+        )
         .with_columns(
-            *(
-                pl.lit(None, SCHEMA[name]).alias(name)
-                for name in ("reason", "message", "http_status", "judged_at")
-            ),
+            pl.lit(Outcome.DUPLICATE.value).alias("outcome"),
+            pl.when(other_address).then(pl.lit(SAME_CONTENT)).alias("reason"),
+        )
+        .with_columns(
+            *(pl.lit(None, SCHEMA[name]).alias(name) for name in ("message", "http_status", "judged_at")),
             *(pl.lit(None, SCHEMA[name]).alias(name) for name in _FREE),
         )
         .with_columns(*_free())

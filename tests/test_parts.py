@@ -11,7 +11,7 @@ from s2v_tasks import candidates as stage1
 from s2v_tasks import verdicts as stage5
 from s2v_tasks.errors import ConservationError
 from s2v_tasks.models import Billing, Outcome, Screened, Verdict
-from s2v_tasks.parts import Parts, summary_of
+from s2v_tasks.parts import Parts, check_unique, summary_of
 
 ROWS, PART_ROWS = 6_000, 2_500
 
@@ -30,16 +30,14 @@ def told_about(parts: Parts) -> None:
         keys = parts.unique(part).select("image_key", pl.col("image_key").str.slice(-1).alias("last"))
         out = keys.filter(pl.col("last").is_in(list("01234")))["image_key"]
         passed = keys.filter(pl.col("last").is_in(list("56789")))["image_key"]
-        parts.keep_screened(
-            part, stage5.screened_frame(Screened(key, "too_small", 1, 1, "png") for key in out)
-        )
+        parts.keep_screened(stage5.screened_frame(Screened(key, "too_small", 1, 1, "png") for key in out))
         verdicts = (
             Verdict(
                 key, Outcome.PASSED, check_pass=True, billing=Billing.BILLED, attempts=1, paid_micro_usd=574
             )
             for key in passed
         )
-        parts.keep_judged(part, stage5.judged_frame(verdicts))
+        parts.keep_judged(stage5.judged_frame(verdicts))
 
 
 def test_many_parts_give_what_one_frame_gives(tmp_path: Path) -> None:
@@ -69,6 +67,44 @@ def test_many_parts_give_what_one_frame_gives(tmp_path: Path) -> None:
     summary = summary_of(tmp_path / "verdicts.parquet")
     assert (summary.rows, summary.passed, summary.duplicates) == (ROWS, counts["passed"], counts["duplicate"])
     assert summary.data_set_cost_usd == pytest.approx(574e-6 * counts["passed"])
+
+
+def test_the_same_bytes_are_found_across_parts(tmp_path: Path) -> None:
+    """Pictures asked as another: one of them stands, the first row; and told twice, it still is one row."""
+    rows = candidates(ROWS)
+    parts = Parts(tmp_path / "work", PART_ROWS)
+    parts.cut(rows, "image_url")
+    uniques = pl.concat([parts.unique(part) for part in range(parts.count)]).sort("row")
+    # Half of them in groups of three, asked as the last of the group; one group as a picture not among them.
+    groups = uniques.head(uniques.height // 2).with_columns(group=pl.int_range(pl.len()) // 3)
+    stands = pl.col("image_key").last().over("group")
+    asked = groups.select(
+        "image_key", "row", asked_key=pl.when(group=0).then(pl.lit("0" * 32)).otherwise(stands)
+    )
+    parts.keep_same(asked.filter(pl.col("image_key") != pl.col("asked_key")).select("image_key", "asked_key"))
+    passed = [
+        Verdict(key, Outcome.PASSED, check_pass=True, paid_micro_usd=574)
+        for key in asked["asked_key"].unique()
+    ]
+    parts.keep_judged(stage5.judged_frame(passed))
+    parts.keep_judged(stage5.judged_frame(passed[:100]))
+    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent")
+    written = pl.read_parquet(tmp_path / "verdicts.parquet")
+
+    assert counts["passed"] == asked["asked_key"].n_unique()
+    firsts = asked.group_by("asked_key").agg(pl.col("row").min())["row"].sort()
+    assert written.filter(outcome="passed")["row"].equals(firsts)
+    others = asked.join(asked.group_by("asked_key").agg(first=pl.col("row").min()), on="asked_key")
+    others = others.filter(pl.col("row") != pl.col("first")).join(written, on="row")
+    assert others["outcome"].unique().to_list() == ["duplicate"]
+    assert others["duplicate_of"].equals(others["first"], check_names=False)
+    assert others["reason"].unique().to_list() == ["same_content"]
+    assert (
+        written["image_key"]
+        .drop_nulls()
+        .equals(stage1.identify(rows, "image_url").collect()["image_key"].drop_nulls())
+    )
+    check_unique(pl.scan_parquet(tmp_path / "verdicts.parquet"), ROWS)
 
 
 def test_another_life_takes_up_what_was_screened_and_nothing_else(tmp_path: Path) -> None:

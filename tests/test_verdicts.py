@@ -1,6 +1,7 @@
 """Stage 5: every input row comes out once, with one outcome, whatever happened to its picture."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
@@ -12,12 +13,15 @@ from s2v_tasks.errors import ConservationError
 from s2v_tasks.models import Billing, Outcome, Screened, Verdict
 from s2v_tasks.verdicts import (
     JUDGED_SCHEMA,
+    SAME_SCHEMA,
     SCHEMA,
     SCREENED_SCHEMA,
     approved,
     assemble,
     conserved,
     judged_frame,
+    last_told,
+    looked,
     outcomes,
     screened_frame,
 )
@@ -27,8 +31,12 @@ def url(name: object) -> str:
     return f"http://pictures.test/{name}.jpg"
 
 
-def identified(urls: list[str | None]) -> pl.LazyFrame:
-    return stage1.identify(pl.LazyFrame({"image_url": pl.Series(urls, dtype=pl.String)}), "image_url")
+def seen(
+    urls: list[str | None], screened: list[Screened] | None = None, same: dict[str, str] | None = None
+) -> pl.LazyFrame:
+    placed = stage1.placed(pl.LazyFrame({"image_url": pl.Series(urls, dtype=pl.String)}), "image_url")
+    asked_as = pl.LazyFrame([*(same or {}).items()], schema=SAME_SCHEMA, orient="row")
+    return looked(placed, screened_frame(screened or []).lazy(), asked_as)
 
 
 def key(name: object) -> str:
@@ -42,11 +50,12 @@ def passed(name: object, **more: object) -> Verdict:
 
 
 def judge(
-    urls: list[str | None], screened: list[Screened] | None = None, judged: list[Verdict] | None = None
+    urls: list[str | None],
+    screened: list[Screened] | None = None,
+    judged: list[Verdict] | None = None,
+    same: dict[str, str] | None = None,
 ) -> pl.DataFrame:
-    rows = outcomes(
-        identified(urls), screened_frame(screened or []).lazy(), judged_frame(judged or []).lazy()
-    ).collect()
+    rows = outcomes(seen(urls, screened, same), judged_frame(judged or []).lazy()).collect()
     conserved(rows, len(urls))
     assert dict(rows.schema) == SCHEMA
     return rows
@@ -97,6 +106,37 @@ def test_a_duplicate_copies_the_verdict_and_none_of_the_money() -> None:
     assert (copy["cost_usd"], copy["paid_usd"], copy["attempts"], copy["billing"]) == (0.0, 0.0, 0, "none")
     assert (copy["reason"], copy["message"], copy["http_status"], copy["judged_at"]) == (None,) * 4
     assert copy["from_ledger"] is False
+
+
+def test_pictures_with_the_same_bytes_are_duplicates_of_the_first_row() -> None:
+    """Whichever of them was asked; the first has the verdict and the money, the others say why they don't."""
+    rows = judge(
+        [url("b"), url("x"), url("a"), url("b"), url("c")],
+        [Screened(key("b"), None, 9, 8, "png"), Screened(key("c"), "not_found")],
+        [passed("a"), passed("x")],
+        same={key("b"): key("a")},
+    )
+    assert rows.select("image_key", "outcome", "reason", "duplicate_of", "paid_usd").rows() == [
+        (key("b"), "passed", None, None, 0.000574),
+        (key("x"), "passed", None, None, 0.000574),
+        (key("a"), "duplicate", "same_content", 0, 0.0),
+        (key("b"), "duplicate", None, 0, 0.0),
+        (key("c"), "screened_out", "not_found", None, 0.0),
+    ]
+    assert rows["width_px"].to_list() == [9, None, 9, 9, None]
+    assert rows["check_pass"].to_list() == [True, True, True, True, None]
+
+
+def test_what_was_told_last_of_a_picture_stands() -> None:
+    """An answer after an error, whichever was written down first; and nothing in place of something."""
+    told = [
+        passed(1, judged_at=datetime(2026, 1, 2, tzinfo=UTC)),
+        Verdict(key(1), Outcome.ERROR, "download_failed", judged_at=datetime(2026, 1, 1, tzinfo=UTC)),
+        Verdict(key(1), Outcome.UNSPENT, "run_stopped"),
+        Verdict(key(2), Outcome.UNSPENT, "run_stopped"),
+    ]
+    stands = last_told(judged_frame(told)).sort("outcome")
+    assert stands.select("image_key", "outcome").rows() == [(key(1), "passed"), (key(2), "unspent")]
 
 
 def test_empty_frames_are_typed() -> None:
@@ -153,9 +193,7 @@ def test_rows_that_do_not_add_up_are_named() -> None:
 
 def test_a_picture_that_two_shards_tell_of_is_no_second_row() -> None:
     """If a key were judged twice, rows would multiply: that is an error, never more rows."""
-    rows = outcomes(
-        identified([url(1)]), screened_frame([]).lazy(), judged_frame([passed(1), passed(1)]).lazy()
-    ).collect()
+    rows = outcomes(seen([url(1)]), judged_frame([passed(1), passed(1)]).lazy()).collect()
     with pytest.raises(ConservationError):
         conserved(rows, 1)
 

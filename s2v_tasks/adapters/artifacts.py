@@ -17,7 +17,8 @@ from prefect.artifacts import (
 
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.estimate import markdown as estimate_markdown
-from s2v_tasks.runs import Run, progress
+from s2v_tasks.progress import progress
+from s2v_tasks.runs import Run
 from s2v_tasks.summary import Summary, markdown
 
 EVERY_S: Final = 5.0

@@ -46,14 +46,17 @@ class FetchOptions:
     """How to fetch. ``timeout_s`` and ``max_bytes`` are for one look in all, waiting in line apart.
 
     ``allow_private_hosts`` opens private and loopback addresses, never link-local and metadata ones, and with
-    them every port. ``ports`` are those that public hosts are asked at.
+    them every port. ``ports`` are those that public hosts are asked at. ``same_content``: fetch what is kept
+    to its end, up to ``max_picture_bytes``, to tell equal bytes.
     """
 
     allow_private_hosts: bool = False
     ports: frozenset[int] = WEB_PORTS
+    same_content: bool = False
     timeout_s: float = 10.0
     connect_timeout_s: float = 5.0
     max_bytes: int = 1_048_576
+    max_picture_bytes: int = 33_554_432
     first_bytes: int = 4096
     max_redirects: int = 3
     max_in_flight: int = 256

@@ -9,9 +9,12 @@ import asyncio
 import re
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b
 from traceback import extract_tb
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeGuard
 
 import aiohttp
 import httpx
@@ -27,6 +30,9 @@ from s2v_tasks.screen import LATE_RETRY, REASON_OF_TROUBLE, Trouble, judge, judg
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PARTIAL: Final = 206
 _RANGE_REFUSED: Final = 416
+_OK: Final = 200
+_NOT_MODIFIED: Final = 304
+_STRONG_TAG: Final = re.compile(r'"[!#-~]{1,200}"')
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
 _LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -129,6 +135,8 @@ class _Look:
                     async with asyncio.timeout(left):
                         seen = await self._ask(host, url)
                     left -= clock() - began
+                    if self._wants_all(seen):
+                        seen = replace(seen, content_key=await self._content(host, url, left))
             if isinstance(seen, Screened):
                 return seen
             url = seen
@@ -155,9 +163,38 @@ class _Look:
             room = seen.total_bytes + self._options.first_bytes
             end = min(max(room, 2 * len(self._data)), self._options.max_bytes)
 
+    def _wants_all(self, seen: Screened | httpx.URL) -> TypeGuard[Screened]:
+        """Whether a picture's bytes are still to be compared with those of others."""
+        if not self._options.same_content or isinstance(seen, httpx.URL):
+            return False
+        return seen.reason is None and seen.image_format is not None and seen.content_key is None
+
+    async def _content(self, host: Host, url: httpx.URL, left_s: float) -> str | None:
+        """A hash of all bytes; None if they can't be had within the bounds, then the picture is its own."""
+        digest, size = blake2b(digest_size=16), 0
+        with suppress(TimeoutError, aiohttp.ClientError, Unreached):
+            async with asyncio.timeout(left_s):
+                response = await host.get(url, self._headers(None))
+                try:
+                    if response.status != _OK or _is_encoded(response):
+                        return None
+                    async for chunk in response.content.iter_any():
+                        size += len(chunk)
+                        if size > self._options.max_picture_bytes:
+                            return None
+                        digest.update(chunk)
+                finally:
+                    response.close()
+                return digest.hexdigest()
+        return None
+
     def _headers(self, end: int | None) -> dict[str, str]:
         headers = {"User-Agent": self._options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        return headers if end is None else {**headers, "Range": f"bytes={len(self._data)}-{end - 1}"}
+        if end is None:
+            return headers
+        if self._candidate.seen is not None and self._candidate.seen.validator and not self._data:
+            headers["If-None-Match"] = self._candidate.seen.validator
+        return {**headers, "Range": f"bytes={len(self._data)}-{end - 1}"}
 
     def _target(self, url: httpx.URL, location: str) -> Screened | httpx.URL:
         target = _parsed(location, url)
@@ -170,10 +207,12 @@ class _Look:
         status, data, limit = response.status, self._data, self._options.max_bytes
         if status == _RANGE_REFUSED and data:  # the file ended before its header did
             return self._screened("not_an_image")
+        if status == _NOT_MODIFIED and self._candidate.seen is not None:
+            return self._candidate.seen
         meaning = judge_status(status)
         if meaning != "look":
             return self._screened(meaning if meaning == "not_found" else None)
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if _is_encoded(response):
             return self._screened()  # unasked for, and its bytes are not the file's: kept, size unknown
         whole = status != _PARTIAL
         size = response.headers.get("content-length", "*")
@@ -188,7 +227,7 @@ class _Look:
         found, ended = await self._take(response, whole, limit if whole or end is None else end)
         total = int(size) if _LENGTH.fullmatch(size) else len(data) if whole and ended else None
         if not isinstance(found, NeedMore):
-            return self._judged(found, total)
+            return replace(self._judged(found, total), validator=_validator(response))
         if (whole and ended) or (total is not None and found.total_bytes > total):
             return self._screened("not_an_image")
         if found.total_bytes > limit or len(data) == before or whole:
@@ -219,6 +258,16 @@ class _Look:
             reason = "truncated"
         traits = ",".join(found.traits) or None
         return Screened(key, reason, found.width_px, found.height_px, found.image_format, traits)
+
+
+def _is_encoded(response: aiohttp.ClientResponse) -> bool:
+    return response.headers.get("content-encoding", "identity").lower() != "identity"
+
+
+def _validator(response: aiohttp.ClientResponse) -> str | None:
+    """What tells whether the picture is still the same: a strong ETag."""
+    tag = response.headers.get("etag", "")
+    return tag if _STRONG_TAG.fullmatch(tag) else None
 
 
 def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -11,35 +12,46 @@ from s2v_tasks.adapters.together import whole
 from s2v_tasks.headers import Header
 from s2v_tasks.models import Profile, Screened
 from s2v_tasks.screen import is_of_the_picture, judge
+from s2v_tasks.settings import Screening
 
 _HOUR_US = 3_600_000_000
+_KEPT = ("image_format", "width_px", "height_px", "image_traits", "content_key", "validator")
+
+
+class Looks(NamedTuple):
+    """What earlier looks told: ``fresh`` enough to go by, or ``stale``: ask whether it still holds."""
+
+    fresh: list[Screened]
+    stale: list[Screened]
 
 
 class LookDatabase(Database):
-    """The statements about looks. ``allowed`` says where a look might go: others don't share it."""
+    """The statements about looks. Those that were allowed to go elsewhere are not shared."""
 
-    async def looks(
-        self, image_keys: Sequence[str], allowed: str, fresh_for_h: float, profile: Profile
-    ) -> list[Screened]:
-        """The pictures (of up to a few thousand) that were seen within so many hours; by today's rules."""
+    async def looks(self, image_keys: Sequence[str], screening: Screening, profile: Profile) -> Looks:
+        """What is known of pictures (of up to a few thousand), by today's rules."""
         now, c = self._at(), t.looks.c
-        fresh = c.seen_at.between(now - round(fresh_for_h * _HOUR_US), now)
-        wanted = sa.select(t.looks).where(c.image_key.in_(image_keys), c.allowed == allowed, fresh)
+        wanted = sa.select(t.looks).where(c.image_key.in_(image_keys), c.allowed == screening.allowed)
+        if screening.same_content:
+            wanted = wanted.where(c.content_key.is_not(None))
+        looks = Looks([], [])
         async with self._reading() as db:
-            return [_screened(row, profile) for row in (await db.execute(wanted)).mappings()]
+            for row in (await db.execute(wanted)).mappings():
+                if 0 <= now - row["seen_at"] <= screening.fresh_for_h * _HOUR_US:
+                    looks.fresh.append(_screened(row, profile))
+                elif row["validator"]:
+                    looks.stale.append(_screened(row, profile))
+        return looks
 
     @whole
-    async def keep_looks(self, looks: Iterable[Screened], allowed: str, seen_at: datetime) -> None:
+    async def keep_looks(self, looks: Iterable[Screened], screening: Screening, seen_at: datetime) -> None:
         """Keep what was read of pictures, in place of what was read before; failures to read are not kept."""
         rows = [
             {
                 "image_key": seen.image_key,
-                "allowed": allowed,
+                "allowed": screening.allowed,
                 "seen_at": round(seen_at.timestamp() * 1e6),
-                "image_format": seen.image_format,
-                "width_px": seen.width_px,
-                "height_px": seen.height_px,
-                "image_traits": seen.image_traits,
+                **{name: getattr(seen, name) for name in _KEPT},
             }
             for seen in sorted(looks, key=lambda one: one.image_key)  # two runs must not lock each other out
             if is_of_the_picture(seen)
@@ -59,8 +71,5 @@ def _screened(row: sa.RowMapping, profile: Profile) -> Screened:
     return Screened(
         row["image_key"],
         judge(header, profile),
-        header.width_px,
-        header.height_px,
-        header.image_format,
-        row["image_traits"],
+        **{name: row[name] for name in _KEPT},
     )

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 import polars as pl
 
+from s2v_tasks.adapters.storage import sync
 from s2v_tasks.errors import S2VError
 
 _HEAD: Final = struct.Struct("<QI")
@@ -54,11 +55,11 @@ class Scratch:
                     f"{path} can't be written ({error.strerror}); mend that and run the same command again"
                 ) from error
 
-    def spread(self, frame: pl.DataFrame, part: pl.Expr) -> None:
+    def spread(self, frame: pl.DataFrame, part: pl.Expr, *, durable: bool = False) -> None:
         """Append each row to the part that an expression gives for it."""
         pieces = frame.with_columns(part.alias(_PART)).partition_by(_PART, as_dict=True, include_key=False)
         for (number,), piece in pieces.items():
-            self.append(int(number), piece)
+            self.append(int(number), piece, durable=durable)
 
     def read(self, part: int) -> pl.DataFrame:
         """All that a part holds, in the order it came."""
@@ -88,7 +89,7 @@ class Scratch:
     def sync(self) -> None:
         """Make all that was appended durable."""
         for path in (*self.folder.iterdir(), self.folder):
-            _sync(path)
+            sync(path)
 
 
 _PART: Final = "__s2v_part"
@@ -103,7 +104,7 @@ def _append(file: io.FileIO, piece: bytes, *, durable: bool) -> None:
         if durable:
             os.fsync(file.fileno())
             if not start:
-                _sync(Path(file.name).parent)
+                sync(Path(file.name).parent)
     except OSError:
         file.truncate(start)  # else what is appended next could not be read
         raise
@@ -119,11 +120,3 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         if len(piece) < length or zlib.crc32(piece) != checksum:
             return
         yield piece
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -101,7 +101,7 @@ verdicts = Table(
 """What is remembered about a picture for every later run: judgements and content errors only."""
 
 looks = Table(
-    "looks",
+    "headers",
     metadata,
     Column("image_key", String(32), primary_key=True),
     Column("allowed", String, primary_key=True),
@@ -110,8 +110,21 @@ looks = Table(
     Column("width_px", Integer),
     Column("height_px", Integer),
     Column("image_traits", String),
+    Column("content_key", String(32)),
+    Column("validator", String),
 )
 """What the free screen read of a picture's header; no reasons: the rules of the day make them anew."""
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("content_key", String(32), primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("service", String, primary_key=True),
+    Column("image_key", String(32), nullable=False),
+    Column("run_id", String, nullable=False),
+)
+"""The picture that stands for some bytes, and the run that said so: others with the same are asked as it."""
 
 pace = Table(
     "paces",

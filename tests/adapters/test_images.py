@@ -10,6 +10,8 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_server import (
+    Answer,
     Asked,
     answering,
     closed_port,
@@ -78,6 +81,103 @@ async def test_a_picture_is_kept_with_its_sides_from_one_small_range() -> None:
         "accept-encoding": "identity",
         "range": "bytes=0-4095",
     }
+
+
+WHOLE = replace(OPTIONS, same_content=True, max_picture_bytes=100_000)
+
+
+async def test_bytes_are_compared_only_where_that_is_wanted() -> None:
+    """Equal ones have one key, whatever their address and however they came; other bytes have another."""
+    ranged, plain, other = jpeg(), answering(200, jpeg()), file(jpeg(512, 601))
+    async with serving(file(ranged)) as first, serving(plain) as second, serving(other) as third:
+        urls = [server.url() for server in (first, second, third)]
+        seen = await look(*urls, options=WHOLE)
+        assert {one.content_key for one in await look(*urls)} == {None}
+    keys = [one.content_key for one in seen]
+    assert keys[0] == keys[1] == blake2b(ranged, digest_size=16).hexdigest()
+    assert keys[2] not in (None, keys[0])
+    assert [asked.range for asked in first.asked] == [(0, 4095), None, (0, 4095)]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        answering(200, GOOD + b"\0" * 100_000),
+        answering(200, GOOD, content_encoding="gzip"),
+        answering(200, GOOD, content_length=len(GOOD) + 1),
+        answering(503),
+        hang_up,
+    ],
+    ids=["too large", "encoded", "cut off", "refused", "reset"],
+)
+async def test_a_picture_whose_bytes_cant_be_had_is_kept_as_its_own(rest: Answer) -> None:
+    """Nothing is said of its bytes; that is no reason to refuse it."""
+    async with serving(in_turn(file(GOOD), rest)) as server:
+        assert await look(server.url(), options=WHOLE) == [KEPT]
+
+
+async def test_bytes_that_drip_end_at_the_cap_of_the_look() -> None:
+    """The whole look has its seconds, the rest of the picture included."""
+
+    async def drip(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await write(writer, 200, b"", content_length=50_000)
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    began = time.monotonic()
+    async with serving(in_turn(file(GOOD), drip)) as server:
+        assert await look(server.url(), options=replace(WHOLE, timeout_s=0.5)) == [KEPT]
+    assert time.monotonic() - began < 5
+
+
+async def test_a_refused_picture_is_not_fetched_whole() -> None:
+    """Its bytes are of no interest."""
+    async with serving(file(jpeg(90, 90))) as server:
+        [seen] = await look(server.url(), options=WHOLE)
+    assert (seen.reason, seen.content_key, len(server.asked)) == ("too_small", None, 1)
+
+
+async def test_a_picture_that_did_not_change_is_as_it_was_seen() -> None:
+    """Asked by its validator; the answer has no bytes, and what was known of them stays."""
+    before = replace(KEPT, content_key="c" * 32, validator='"v1"')
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        unchanged = asked.headers.get("if-none-match") == '"v1"'
+        await (write(writer, 304, etag='"v1"') if unchanged else file(GOOD)(asked, writer))
+
+    async with (
+        serving(answer) as server,
+        ImageFetcher(WHOLE, WAN22_S2V_DETECT, local, NO_TRUST) as fetcher,
+    ):
+        assert await fetcher.screen([Candidate(KEY, server.url(), before)]) == [before]
+        changed = replace(before, validator='"v0"', width_px=1)
+        [seen] = await fetcher.screen([Candidate(KEY, server.url(), changed)])
+        assert (seen.width_px, seen.validator) == (512, None)
+        assert seen.content_key == blake2b(GOOD, digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("tag", "kept"),
+    [
+        ('"v1"', '"v1"'),
+        ('W/"v1"', None),
+        ("v1", None),
+        ('"' + "x" * 300 + '"', None),
+        ('"a" "b"', None),
+    ],
+)
+async def test_a_strong_validator_is_kept_and_no_other(tag: str, kept: str | None) -> None:
+    """A weak one may stand for other bytes; one that is none is not sent to anybody."""
+    async with serving(answering(200, GOOD, etag=tag)) as server:
+        assert await look(server.url()) == [replace(KEPT, validator=kept)]
+
+
+async def test_an_unasked_for_304_is_an_answer_like_others() -> None:
+    """Nothing is known: kept."""
+    async with serving(answering(304)) as server:
+        assert await look(server.url()) == [UNKNOWN]
 
 
 async def test_what_may_matter_later_is_told() -> None:

@@ -92,16 +92,22 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
 
 
 async def test_a_later_run_looks_again_only_at_what_is_not_fresh(in_process: Bench) -> None:
-    """A header that was read is not asked for again, a dead link is; and all where nothing stays fresh."""
+    """A header that was read is not asked for again, a dead link is; and all where nothing stays fresh.
+
+    What is a little old is asked after with its validator, and has not changed.
+    """
     small = io.BytesIO()
     Image.new("1", (90, 90)).save(small, "PNG")
     fetched: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
-        fetched.append(path)
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = asked.split(" ", 2)[1]
         status, body = ("200 OK", small.getvalue()) if path == "/small.png" else ("404 Not Found", b"")
-        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        if 'if-none-match: "v1"' in asked.lower():
+            status, body = "304 Not Modified", b""
+        fetched.append(f"{status[:3]} {path}")
+        head = f'HTTP/1.1 {status}\r\nConnection: close\r\nETag: "v1"\r\nContent-Length: {len(body)}\r\n\r\n'
         writer.write(head.encode() + body)
         await writer.drain()
         writer.close()
@@ -125,6 +131,7 @@ async def test_a_later_run_looks_again_only_at_what_is_not_fresh(in_process: Ben
     async with await asyncio.start_server(serve, "127.0.0.1") as server:
         origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         candidates = in_process.candidates([f"{origin}/small.png", f"{origin}/gone.png"])
-        assert await looked_at("first", 24) == ["/gone.png", "/small.png"]
-        assert await looked_at("second", 24) == ["/gone.png"]
-        assert await looked_at("third", 0) == ["/gone.png", "/small.png"]
+        assert await looked_at("first", 24) == ["200 /small.png", "404 /gone.png"]
+        assert await looked_at("second", 24) == ["404 /gone.png"]
+        assert await looked_at("third", 0) == ["200 /small.png", "404 /gone.png"]
+        assert await looked_at("fourth", 1e-6) == ["304 /small.png", "404 /gone.png"]
