@@ -43,6 +43,12 @@ async def looking_here(screening: Screening) -> AsyncIterator[Look]:
         yield look
 
 
+def with_seen(pictures: pl.DataFrame, stale: Iterable[Screened]) -> pl.DataFrame:
+    """Pictures with what an old look told of them, as column ``seen``."""
+    before = stage5.screened_frame(stale).select("image_key", pl.struct(pl.all()).alias("seen"))
+    return pictures.join(before, on="image_key", how="left", maintain_order="left")
+
+
 @dataclass(frozen=True, slots=True)
 class Looking:
     """A run's looks. ``seen``: pictures that were looked at already; ``look`` looks at the others."""
@@ -58,14 +64,10 @@ class Looking:
         """What the free screen tells of each picture, in order."""
         told = self.seen.join(pictures, on="image_key", how="semi")
         unseen = pictures.join(told, on="image_key", how="anti", maintain_order="left")
-        if self.screening.fresh_for_h:
-            known = await self.ledger.looks(unseen["image_key"].to_list(), self.screening, self.profile)
-            fresh, stale = stage5.screened_frame(known.fresh), stage5.screened_frame(known.stale)
-            told = pl.concat([told, fresh])
-            before = stale.select("image_key", pl.struct(pl.all()).alias("seen"))
-            unseen = unseen.join(fresh, on="image_key", how="anti", maintain_order="left").join(
-                before, on="image_key", how="left", maintain_order="left"
-            )
+        known = await self.ledger.looks(unseen["image_key"].to_list(), self.screening, self.profile)
+        fresh = stage5.screened_frame(known.fresh)
+        told = pl.concat([told, fresh])
+        unseen = with_seen(unseen.join(fresh, on="image_key", how="anti", maintain_order="left"), known.stale)
         if not unseen.is_empty():
             seen_at, seen = self.clock.utcnow(), await self.look(unseen)
             await self.remember(stage5.screened_records(seen), seen_at)
@@ -74,6 +76,5 @@ class Looking:
 
     async def remember(self, seen: Iterable[Screened], seen_at: datetime) -> None:
         """Keep what was seen of pictures, for the runs to come."""
-        if self.screening.fresh_for_h:
-            with contextlib.suppress(LedgerUnavailable):  # then they are looked at again
-                await self.ledger.keep_looks(seen, self.screening, seen_at)
+        with contextlib.suppress(LedgerUnavailable):  # then they are looked at again
+            await self.ledger.keep_looks(seen, self.screening, seen_at)

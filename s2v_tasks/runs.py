@@ -182,7 +182,10 @@ class Run:
     async def unanswered(self, pictures: pl.DataFrame) -> pl.DataFrame:
         """The kept pictures whose key has no answer yet; what others with it were told is kept."""
         unknown = await self._unknown(pictures)
-        self.kept -= pictures.height - unknown.height
+        known = pictures.height - unknown.height
+        self.kept -= known
+        keys = pictures["image_key"].n_unique() - unknown["image_key"].n_unique()
+        self.engine.tally.reused += known - keys  # a copy is as much known as what it copies
         return unknown
 
     def collect(self) -> dict[str, int]:

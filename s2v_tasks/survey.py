@@ -17,9 +17,10 @@ from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Holder, Lease
+from s2v_tasks.adapters.looks import Looks
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.ledger import images_bought
-from s2v_tasks.looking import fetcher_of
+from s2v_tasks.looking import fetcher_of, with_seen
 from s2v_tasks.models import Screened
 from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Question, rows_of
@@ -49,17 +50,17 @@ async def survey(asked: Question, rate_per_s: float, former: Parts | None = None
     """
     profile, screening = asked.scope.profile, asked.parameters.screening
     with tempfile.TemporaryDirectory(prefix="s2v-") as folder:
-        counts, sample, fresh = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
+        counts, sample, looks = await _counted(asked, Parts(Path(folder)), screening.estimate_from)
     seen_at, seen = datetime.now(UTC), list[Screened]()
     known: list[Screened] = []
     if screening.enabled:
         if former is not None:
             known = await asyncio.to_thread(former.looked_at, sample["image_key"])
         keys = {screened.image_key for screened in known}
-        known += [screened for screened in fresh if screened.image_key not in keys]
+        known += [screened for screened in looks.fresh if screened.image_key not in keys]
         unseen = sample.filter(~pl.col("image_key").is_in([screened.image_key for screened in known]))
         async with fetcher_of(screening) as fetcher:
-            seen = await fetcher.screen(stage1.records(unseen))
+            seen = await fetcher.screen(stage1.records(with_seen(unseen, looks.stale)))
     budget_usd = asked.parameters.budget_usd
     bought = None if budget_usd is None else images_bought(budget_usd, profile.price_micro_usd)
     estimate = Estimate(
@@ -85,12 +86,10 @@ class _Counts:
     left: int = 0
 
 
-async def _counted(
-    asked: Question, parts: Parts, wanted: int
-) -> tuple[_Counts, pl.DataFrame, list[Screened]]:
+async def _counted(asked: Question, parts: Parts, wanted: int) -> tuple[_Counts, pl.DataFrame, Looks]:
     """Count, part by part, and draw ``wanted`` of the pictures that are left, at random.
 
-    The last is what other runs saw of those, and is still fresh.
+    The last is what other runs saw of those.
     """
     over = False
     try:
@@ -99,7 +98,7 @@ async def _counted(
         over = True  # a cancelled estimate must not be waited for
     counts, sample = _Counts(rows=parts.rows), pl.DataFrame()
     by_lot = pl.col("image_key").hash(SEED)
-    fresh_looks: list[Screened] = []
+    looks = Looks([], [])
     async with _memory(asked) as ledger:
         for part in range(parts.count):
             identified = await asyncio.to_thread(parts.identified, part)
@@ -114,8 +113,8 @@ async def _counted(
         screening = asked.parameters.screening
         if ledger is not None and not sample.is_empty():
             keys, profile = sample["image_key"].to_list(), asked.scope.profile
-            fresh_looks = (await ledger.looks(keys, screening, profile)).fresh
-    return counts, sample, fresh_looks
+            looks = await ledger.looks(keys, screening, profile)
+    return counts, sample, looks
 
 
 def _cut(asked: Question, parts: Parts, *, go_on: Callable[[], bool]) -> None:

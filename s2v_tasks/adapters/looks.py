@@ -30,11 +30,13 @@ class LookDatabase(Database):
 
     async def looks(self, image_keys: Sequence[str], screening: Screening, profile: Profile) -> Looks:
         """What is known of pictures (of up to a few thousand), by today's rules."""
+        looks = Looks([], [])
+        if not screening.fresh_for_h:
+            return looks
         now, c = self._at(), t.looks.c
         wanted = sa.select(t.looks).where(c.image_key.in_(image_keys), c.allowed == screening.allowed)
         if screening.same_content:
             wanted = wanted.where(c.content_key.is_not(None))
-        looks = Looks([], [])
         async with self._reading() as db:
             for row in (await db.execute(wanted)).mappings():
                 if 0 <= now - row["seen_at"] <= screening.fresh_for_h * _HOUR_US:
@@ -54,7 +56,7 @@ class LookDatabase(Database):
                 **{name: getattr(seen, name) for name in _KEPT},
             }
             for seen in sorted(looks, key=lambda one: one.image_key)  # two runs must not lock each other out
-            if is_of_the_picture(seen)
+            if is_of_the_picture(seen) and screening.fresh_for_h
         ]
         if not rows:
             return
