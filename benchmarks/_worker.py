@@ -36,7 +36,7 @@ from s2v_tasks.models import WAN22_S2V_DETECT, Candidate
 SHARD: Final = 100
 SHARDS_UNDER_WAY: Final = 6
 """Both as a run has them."""
-KEPT: Final = 100_000
+KEPT: Final = 10_000
 """Timings kept for the quantiles; of more, the last ones."""
 
 
