@@ -121,12 +121,10 @@ class Parts:
         """
         self._ordered.begin(anew=True)
         for part, looked in enumerate(self._looked()):
-            judged, charged = self._judged.read(part), self._charged.read(part)
-            if self._are_same:
-                judged, charged = stage5.last_told(judged), stage5.last_told(charged)
-            outcomes = stage5.outcomes(
-                looked.lazy(), judged.lazy(), charged.lazy(), unreached=unreached
-            ).collect()
+            judged, charged = (
+                stage5.last_told(told.read(part)).lazy() for told in (self._judged, self._charged)
+            )
+            outcomes = stage5.outcomes(looked.lazy(), judged, charged, unreached=unreached).collect()
             self._ordered.spread(outcomes, pl.col("row") // self._part_rows)
         counts: Counter[str] = Counter()
         pieces = []
@@ -143,11 +141,6 @@ class Parts:
         self._ordered.begin(anew=True)
         return dict(counts)
 
-    @property
-    def _are_same(self) -> bool:
-        """Whether some pictures are asked as others."""
-        return bool(self._same.parts())
-
     def _looked(self) -> Iterator[pl.DataFrame]:
         """The rows of each part with what the screen told; what is asked as one picture is in one part."""
         by_address = (
@@ -158,7 +151,7 @@ class Parts:
             ).collect()
             for part in range(self.count)
         )
-        if not self._are_same:
+        if not self._same.parts():
             yield from by_address
             return
         self._looks.begin(anew=True)

@@ -166,7 +166,9 @@ class Run:
         pictures = kept.select("image_key", "url")
         if not self.parameters.screening.same_content:
             return pictures
-        comparable = kept.drop_nulls("content_key")
+        standings = await self.ledger.standings(self.lease, kept["image_key"].to_list())
+        charged = [key for key, standing in standings.items() if standing.charges]  # stay what they were
+        comparable = kept.drop_nulls("content_key").filter(~pl.col("image_key").is_in(charged))
         firsts = dict(comparable.reverse().select("content_key", "image_key").iter_rows())
         standing = await self.ledger.standing_for(self.lease, firsts)
         others = comparable.select(

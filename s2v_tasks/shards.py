@@ -14,6 +14,8 @@ from s2v_tasks.runs import Run, Shard
 from s2v_tasks.verdicts import kept
 
 _log = logging.getLogger(__name__)
+COPIES_ASKED: Final = 3
+"""Addresses of the same bytes that are tried in one shard: each may take a late retry's minute."""
 DETECTING: Final = 6
 """More than one, so that the slow tail of a shard (a late retry waits a minute) does not idle the pace."""
 
@@ -60,10 +62,12 @@ async def through(run: Run, screen: Stage | None, detect: Stage) -> None:
 
 async def _judge(run: Run, detect: Stage, kept: pl.DataFrame) -> None:
     """Have pictures judged. Of those that go by one key the next is asked only if the first got no answer."""
-    if kept.is_empty() or _over(run):
+    if kept.is_empty() or run.stopped:
         return
     pictures = await run.to_ask(kept)
-    while not pictures.is_empty() and not _over(run):
+    for _ in range(COPIES_ASKED):
+        if pictures.is_empty() or _over(run):
+            return
         first = pl.col("image_key").is_first_distinct()
         await run.keep_judged(await _shown(detect, pictures.filter(first)))
         later = pictures.filter(~first)

@@ -49,7 +49,7 @@ SAME_SCHEMA: dict[str, pl.DataType] = {"image_key": pl.String(), "asked_key": pl
 """Pictures with the bytes of another, and the key of that one: they are asked by it."""
 
 LOOKED_SCHEMA: dict[str, pl.DataType] = {
-    **PLACED_SCHEMA,
+    **{name: dtype for name, dtype in PLACED_SCHEMA.items() if name != "url"},
     "screen_reason": pl.String(),
     **{name: SCHEMA[name] for name in _SEEN},
     "asked_key": pl.String(),
@@ -90,8 +90,15 @@ def kept(pictures: pl.DataFrame, screened: pl.DataFrame) -> pl.DataFrame:
 
 
 def last_told(judged: pl.DataFrame) -> pl.DataFrame:
-    """What was told last of each picture: those with the same bytes tell of it one after the other."""
-    return judged.sort("judged_at", maintain_order=True).unique("image_key", keep="last", maintain_order=True)
+    """What was told last of each picture: those with the same bytes tell of it one after the other.
+
+    What it cost only grows.
+    """
+    return (
+        judged.with_columns(pl.col(*_CHARGES).max().over("image_key"))
+        .sort("judged_at", maintain_order=True)
+        .unique("image_key", keep="last", maintain_order=True)
+    )
 
 
 def looked(placed: pl.LazyFrame, screened: pl.LazyFrame, same: pl.LazyFrame) -> pl.LazyFrame:
@@ -134,7 +141,11 @@ def outcomes(
     answered: it counts even if this run screens them out.
     """
     charged = judged.clear() if charged is None else charged
-    rows = compared(rows, "asked_key")
+    # What the screen refused does not stand for its copies, though they go by its key.
+    has_copies = (pl.col("image_key") != pl.col("asked_key")).any().over("asked_key")
+    stands_not = has_copies & pl.col("screen_reason").is_not_null()
+    asked_key = pl.when(stands_not).then(pl.format("-{}", "image_key")).otherwise("asked_key")
+    rows = compared(rows.with_columns(asked_key.alias("asked_key")), "asked_key")
     judged = judged.rename({"image_key": "asked_key", "reason": "judged_reason"})
     charged = charged.select(pl.col("image_key").alias("asked_key"), *_CHARGES)
     duplicate = pl.col("duplicate_of").is_not_null()
@@ -142,7 +153,6 @@ def outcomes(
     refused = pl.coalesce("reason", pl.when(pl.col("outcome").is_null()).then("screen_reason"))
     unique = (
         rows.filter(~duplicate)
-        .drop("url")
         .join(judged, on="asked_key", how="left")
         .join(charged, on="asked_key", how="left", suffix="_before")
         .with_columns(pl.coalesce(name, f"{name}_before") for name in _CHARGES)

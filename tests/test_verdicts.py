@@ -127,16 +127,36 @@ def test_pictures_with_the_same_bytes_are_duplicates_of_the_first_row() -> None:
     assert rows["check_pass"].to_list() == [True, True, True, True, None]
 
 
+def test_what_the_screen_refused_does_not_stand_for_its_copies() -> None:
+    """It is gone, and they are not: the first of them has the verdict, by whatever key it was asked."""
+    rows = judge(
+        [url("a"), url("a"), url("b"), url("c")],
+        [Screened(key("a"), "not_found"), Screened(key("b")), Screened(key("c"))],
+        [passed("a")],
+        same={key("b"): key("a"), key("c"): key("a")},
+    )
+    assert rows.select("image_key", "outcome", "reason", "duplicate_of").rows() == [
+        (key("a"), "screened_out", "not_found", None),
+        (key("a"), "duplicate", None, 0),
+        (key("b"), "passed", None, None),
+        (key("c"), "duplicate", "same_content", 2),
+    ]
+    assert rows["paid_usd"].to_list() == [0.0, 0.0, 0.000574, 0.0]
+
+
 def test_what_was_told_last_of_a_picture_stands() -> None:
-    """An answer after an error, whichever was written down first; and nothing in place of something."""
+    """An answer after an error, whichever was written down first; and none of the money is forgotten."""
     told = [
-        passed(1, judged_at=datetime(2026, 1, 2, tzinfo=UTC)),
+        passed(1, judged_at=datetime(2026, 1, 2, tzinfo=UTC), paid_micro_usd=574),
         Verdict(key(1), Outcome.ERROR, "download_failed", judged_at=datetime(2026, 1, 1, tzinfo=UTC)),
-        Verdict(key(1), Outcome.UNSPENT, "run_stopped"),
+        Verdict(key(1), Outcome.UNSPENT, "run_stopped", paid_micro_usd=1148),
         Verdict(key(2), Outcome.UNSPENT, "run_stopped"),
     ]
     stands = last_told(judged_frame(told)).sort("outcome")
-    assert stands.select("image_key", "outcome").rows() == [(key(1), "passed"), (key(2), "unspent")]
+    assert stands.select("image_key", "outcome", "paid_usd").rows() == [
+        (key(1), "passed", 0.001148),
+        (key(2), "unspent", 0.0),
+    ]
 
 
 def test_empty_frames_are_typed() -> None:

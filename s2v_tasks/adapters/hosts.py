@@ -270,7 +270,8 @@ class Hosts:
         if not self.may_connect(address[0]):
             raise PermissionError("this address must not be connected to")
         made = socket.socket(family, kind, proto)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        if not self.options.same_content:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         return made
 
     async def close(self) -> None:

@@ -102,6 +102,7 @@ class _Look:
         self._options = fetcher.options
         self._candidate = candidate
         self._data = bytearray()
+        self._at_home = True  # validators are for the picture's own address
 
     async def result(self) -> Screened | Trouble:
         """Look, and tell what was seen or what was in the way."""
@@ -139,7 +140,7 @@ class _Look:
                         seen = replace(seen, content_key=await self._content(host, url, left))
             if isinstance(seen, Screened):
                 return seen
-            url = seen
+            url, self._at_home = seen, False
         return self._screened("too_many_redirects")
 
     async def _ask(self, host: Host, url: httpx.URL) -> Screened | httpx.URL:
@@ -170,8 +171,11 @@ class _Look:
         return seen.reason is None and seen.image_format is not None and seen.content_key is None
 
     async def _content(self, host: Host, url: httpx.URL, left_s: float) -> str | None:
-        """A hash of all bytes; None if they can't be had within the bounds, then the picture is its own."""
-        digest, size = blake2b(digest_size=16), 0
+        """A hash of all bytes; None if they can't be had within the bounds, then the picture is its own.
+
+        They must begin as what was judged did: some hosts answer ranges, and send others a page of words.
+        """
+        digest, size, head = blake2b(digest_size=16), 0, bytearray()
         with suppress(TimeoutError, aiohttp.ClientError, Unreached):
             async with asyncio.timeout(left_s):
                 response = await host.get(url, self._headers(None))
@@ -183,16 +187,17 @@ class _Look:
                         if size > self._options.max_picture_bytes:
                             return None
                         digest.update(chunk)
+                        head += chunk[: len(self._data) - len(head)]
                 finally:
                     response.close()
-                return digest.hexdigest()
+                return digest.hexdigest() if head == self._data else None
         return None
 
     def _headers(self, end: int | None) -> dict[str, str]:
         headers = {"User-Agent": self._options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         if end is None:
             return headers
-        if self._candidate.seen is not None and self._candidate.seen.validator and not self._data:
+        if self._at_home and self._candidate.seen is not None and self._candidate.seen.validator:
             headers["If-None-Match"] = self._candidate.seen.validator
         return {**headers, "Range": f"bytes={len(self._data)}-{end - 1}"}
 
@@ -207,7 +212,7 @@ class _Look:
         status, data, limit = response.status, self._data, self._options.max_bytes
         if status == _RANGE_REFUSED and data:  # the file ended before its header did
             return self._screened("not_an_image")
-        if status == _NOT_MODIFIED and self._candidate.seen is not None:
+        if status == _NOT_MODIFIED and self._at_home and self._candidate.seen is not None:
             return self._candidate.seen
         meaning = judge_status(status)
         if meaning != "look":
@@ -227,7 +232,8 @@ class _Look:
         found, ended = await self._take(response, whole, limit if whole or end is None else end)
         total = int(size) if _LENGTH.fullmatch(size) else len(data) if whole and ended else None
         if not isinstance(found, NeedMore):
-            return replace(self._judged(found, total), validator=_validator(response))
+            validator = _validator(response) if self._at_home else None
+            return replace(self._judged(found, total), validator=validator)
         if (whole and ended) or (total is not None and found.total_bytes > total):
             return self._screened("not_an_image")
         if found.total_bytes > limit or len(data) == before or whole:

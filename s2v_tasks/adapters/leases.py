@@ -33,7 +33,7 @@ class LeaseDatabase(LookDatabase):
             now_us = await self._now_us(db)
             former = sa.select(t.runs).where(t.runs.c.run_id == run_id)
             row = (await db.execute(former)).mappings().one_or_none()
-            if row is not None and not is_over(row, now_us):
+            if row is not None and row["status"] == "running" and not _is_dead(row, now_us):
                 raise UsageError(
                     f"run {run_id} is being worked on by process {row['pid']} on {row['host'].split()[0]};"
                     " wait for it, or start another with --new-run"
@@ -97,7 +97,9 @@ class LeaseDatabase(LookDatabase):
         holders = await db.execute(
             sa.select(t.runs).where(t.runs.c.run_id.in_(sa.select(run_id).where(which).distinct()))
         )
-        dead = [run["run_id"] for run in holders.mappings() if is_over(run, now_us)]
+        dead = [
+            run["run_id"] for run in holders.mappings() if run["status"] != "running" or _is_dead(run, now_us)
+        ]
         if dead:
             await self._lose(db, sa.and_(which, run_id.in_(dead)))
 
@@ -126,10 +128,7 @@ class LeaseDatabase(LookDatabase):
         await db.execute(sa.update(t.pace).filter_by(**key).values(**asdict(pace)))
 
 
-def is_over(run: sa.RowMapping, now_us: int) -> bool:
-    """Whether nobody works on a run any more: it has ended, or whoever had it is dead."""
-    if run["status"] != "running":
-        return True
+def _is_dead(run: sa.RowMapping, now_us: int) -> bool:
     holder = Holder(run["owner"], run["host"], run["pid"], run["process_start"])
     # A beat a moment ahead was written after we looked at the clock; far ahead, it is from before a restart.
     age_us = abs(now_us - run["beat_us"])

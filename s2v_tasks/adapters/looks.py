@@ -35,14 +35,15 @@ class LookDatabase(Database):
             return looks
         now, c = self._at(), t.looks.c
         wanted = sa.select(t.looks).where(c.image_key.in_(image_keys), c.allowed == screening.allowed)
-        if screening.same_content:
-            wanted = wanted.where(c.content_key.is_not(None))
         async with self._reading() as db:
             for row in (await db.execute(wanted)).mappings():
+                seen = _screened(row, profile)
+                if screening.same_content and seen.reason is None and seen.content_key is None:
+                    continue  # its bytes are still to be had
                 if 0 <= now - row["seen_at"] <= screening.fresh_for_h * _HOUR_US:
-                    looks.fresh.append(_screened(row, profile))
-                elif row["validator"]:
-                    looks.stale.append(_screened(row, profile))
+                    looks.fresh.append(seen)
+                elif seen.validator:
+                    looks.stale.append(seen)
         return looks
 
     @whole

@@ -122,9 +122,8 @@ contents = Table(
     Column("model", String, primary_key=True),
     Column("service", String, primary_key=True),
     Column("image_key", String(32), nullable=False),
-    Column("run_id", String, nullable=False),
 )
-"""The picture that stands for some bytes, and the run that said so: others with the same are asked as it."""
+"""The picture that stands for some bytes, for good: others with the same are asked by its key."""
 
 pace = Table(
     "paces",

@@ -105,10 +105,12 @@ async def test_bytes_are_compared_only_where_that_is_wanted() -> None:
         answering(200, GOOD + b"\0" * 100_000),
         answering(200, GOOD, content_encoding="gzip"),
         answering(200, GOOD, content_length=len(GOOD) + 1),
+        answering(200, b"<html>robots, please wait</html>"),
+        answering(200),
         answering(503),
         hang_up,
     ],
-    ids=["too large", "encoded", "cut off", "refused", "reset"],
+    ids=["too large", "encoded", "cut off", "other bytes", "empty", "refused", "reset"],
 )
 async def test_a_picture_whose_bytes_cant_be_had_is_kept_as_its_own(rest: Answer) -> None:
     """Nothing is said of its bytes; that is no reason to refuse it."""
@@ -156,6 +158,23 @@ async def test_a_picture_that_did_not_change_is_as_it_was_seen() -> None:
         [seen] = await fetcher.screen([Candidate(KEY, server.url(), changed)])
         assert (seen.width_px, seen.validator) == (512, None)
         assert seen.content_key == blake2b(GOOD, digest_size=16).hexdigest()
+
+
+async def test_a_validator_is_for_the_pictures_own_address() -> None:
+    """Where a redirect leads may change: its tag is not kept, and nobody there is asked about ours."""
+    before = replace(KEPT, validator='"v1"')
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.target == "/moved":
+            await write(writer, 302, location="/p.jpg")
+        elif "if-none-match" in asked.headers:
+            await write(writer, 304)
+        else:
+            await write(writer, 200, GOOD, etag='"v1"')
+
+    async with serving(answer) as server, ImageFetcher(OPTIONS, WAN22_S2V_DETECT, local, NO_TRUST) as fetcher:
+        assert await fetcher.screen([Candidate(KEY, server.url("/moved"), before)]) == [KEPT]
+        assert await fetcher.screen([Candidate(KEY, server.url(), before)]) == [before]
 
 
 @pytest.mark.parametrize(

@@ -75,12 +75,13 @@ async def test_an_old_look_with_a_validator_can_be_asked_after(ledger: LedgerDat
 
 
 async def test_a_look_at_the_header_alone_is_none_where_bytes_are_compared(ledger: LedgerDatabase) -> None:
-    """A run that pays once for the same bytes needs a look that had them all."""
+    """A run that pays once for the same bytes needs a look that had them all, if it kept it."""
     whole = replace(KEEP, content_key="c" * 32, validator='"v1"')
-    await ledger.keep_looks([whole, replace(SMALL, validator='"v2"')], PUBLIC, datetime.now(UTC))
-    assert await known(ledger, same_content=True) == [whole]
+    header = replace(KEEP, image_key="c" * 32, validator='"v2"')
+    await ledger.keep_looks([whole, SMALL, header], PUBLIC, datetime.now(UTC))
+    assert await known(ledger, same_content=True) == [whole, SMALL]
     assert await known(ledger, same_content=True, fresh_for_h=1e-9, stale=True) == [whole]
-    assert len(await known(ledger)) == 2
+    assert await known(ledger) == [whole, SMALL, header]
 
 
 async def test_the_reason_is_made_anew_by_the_rules_of_the_day(backend: Backend) -> None:
