@@ -4,7 +4,8 @@ A "no" (a picture that fails, a closed gate inside a report) is a value; an obst
 
     S2VError                    exit  retryable
     ├── UsageError               2    no   bad option, missing key: nothing was asked
-    │   └── InputError           2    no   the candidates can't be used
+    │   ├── InputError           2    no   the candidates can't be used
+    │   └── NoLedger             2    no   the database that was named holds no ledger
     ├── RunStopped               1    yes  the same command continues where it stopped
     │   ├── AccountRefused       1    yes  ... once the account is mended
     │   ├── Outage               1    yes  no answer for too long
@@ -50,6 +51,10 @@ class UsageError(S2VError):
 
 class InputError(UsageError):
     """The candidates can't be read, or a column is missing or clashes."""
+
+
+class NoLedger(UsageError):
+    """The database holds no ledger, or one of an older version."""
 
 
 class RunStopped(S2VError):

@@ -113,7 +113,7 @@ async def _read(url: str) -> "pl.DataFrame":
     from s2v_tasks.adapters.clock import SystemClock
     from s2v_tasks.adapters.database import LedgerDatabase
 
-    async with LedgerDatabase(url, SystemClock()) as ledger:
+    async with LedgerDatabase(url, SystemClock(), existing=True) as ledger:
         frames = [frame async for frame in ledger.attempts()]
     return pl.concat([pl.DataFrame(schema=books.SCHEMA), *frames])
 

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Holder, Lease
 from s2v_tasks.adapters.looks import Looks
+from s2v_tasks.errors import NoLedger
 from s2v_tasks.estimate import Estimate
 from s2v_tasks.ledger import images_bought
 from s2v_tasks.looking import fetcher_of, with_seen
@@ -135,7 +136,12 @@ async def _memory(asked: Question) -> AsyncIterator[LedgerDatabase | None]:
     if asked.ledger_url is None or _is_missing(asked.ledger_url):
         yield None
         return
-    async with LedgerDatabase(asked.ledger_url, SystemClock()) as ledger:
+    async with AsyncExitStack() as stack:
+        ledger = None
+        with suppress(NoLedger):
+            ledger = await stack.enter_async_context(
+                LedgerDatabase(asked.ledger_url, SystemClock(), existing=True)
+            )
         yield ledger
 
 

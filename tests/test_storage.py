@@ -93,6 +93,15 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("name", ["az://container/x", "gcs://bucket/x", "https://host/x", "file:///x"])
+def test_a_url_that_is_no_store_of_ours_is_no_folder_here(name: str) -> None:
+    """It would be written where nobody looks, and read as if it were missing."""
+    with pytest.raises(UsageError, match="s3://, gs:// or abfss://"):
+        storage.place(name)
+    with pytest.raises(InputError, match="s3://, gs:// or abfss://"):
+        sources.find(name)
+
+
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     """NaN is no JSON; what was there stays."""
     with pytest.raises(ValueError, match="JSON"):

@@ -5,7 +5,7 @@ Here is what differs between the two: drivers, how a writer takes its lock, and 
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.adapters.tables import metadata
 from s2v_tasks.adapters.together import whole
-from s2v_tasks.errors import LedgerUnavailable, UsageError
+from s2v_tasks.errors import LedgerUnavailable, NoLedger, UsageError
 from s2v_tasks.pace import SECOND_US
 
 _DRIVERS = {
@@ -76,14 +76,18 @@ def absolute(url: str) -> str:
 
 
 class Database:
-    """An open database with the ledger's tables; use it as an async context manager."""
+    """An open database with the ledger's tables; use it as an async context manager.
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    ``existing``: nothing is made or changed in opening it; ``NoLedger`` if the tables are not there.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, existing: bool = False) -> None:
         self._url = ledger_url(url)
         self._clock = clock
         self._offset_s = 0.0
         self._round_trip_s = float("inf")
-        self._engine = _engine(self._url)
+        self._existing = existing
+        self._engine = _engine(self._url, _SQLITE_SETTINGS[:1] if existing else _SQLITE_SETTINGS)
         # SQLite's writers wait for each other by looking again and again; those of one process need not.
         self._one_writer: AbstractAsyncContextManager[None] = (
             asyncio.Lock() if self._is_sqlite else nullcontext()
@@ -105,13 +109,24 @@ class Database:
         try:
             if self._is_sqlite:  # by hand, for the driver leaves a thread behind where it can't open a file
                 sqlite3.connect(self._url.database or "", uri="uri" in self._url.query).close()
-            await self._create()
+            await (self._find() if self._existing else self._create())
+        except NoLedger:
+            await self._engine.dispose()
+            raise
         except (SQLAlchemyError, sqlite3.Error, LedgerUnavailable, TypeError, ValueError) as error:
             await self._engine.dispose()
+            what = str(error).partition(";")[0] if isinstance(error, LedgerUnavailable) else _cause(error)
             raise UsageError(
-                f"{_words(error)}; check that --ledger names a database that may be written"
+                f"the ledger {self._shown} can't be opened: {what}; check that its folder or server is there,"
+                " and that --ledger or S2V_LEDGER_URL names a database that may be written"
             ) from None
         return self
+
+    async def _find(self) -> None:
+        async with self._reading() as db:
+            there = await db.run_sync(lambda connection: set(sa.inspect(connection).get_table_names()))
+        if not metadata.tables.keys() <= there:
+            raise NoLedger(f"{self._shown} holds no ledger, or an older one; a curation run makes it")
 
     @whole
     async def _create(self) -> None:
@@ -163,20 +178,18 @@ class Database:
             raise
         except (DBAPIError, PoolTimeoutError, OSError) as error:
             raise LedgerUnavailable(
-                f"the ledger {self._shown} can't be used ({_words(error)});"
+                f"the ledger {self._shown} can't be used ({_cause(error)});"
                 " mend that and run the same command again"
             ) from None
 
 
-def _words(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     """The driver's own words, in one line."""
-    if isinstance(error, LedgerUnavailable):
-        return str(error)
     cause = getattr(error, "orig", None) or error
     return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
-def _engine(url: sa.URL) -> AsyncEngine:
+def _engine(url: sa.URL, sqlite_settings: Sequence[str]) -> AsyncEngine:
     if not url.drivername.startswith("sqlite"):
         engine = create_async_engine(url, pool_size=5, pool_pre_ping=True)
 
@@ -196,7 +209,7 @@ def _engine(url: sa.URL) -> AsyncEngine:
         # the lock and instants would be given out twice; we begin ourselves, below.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in _SQLITE_SETTINGS:
+        for pragma in sqlite_settings:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

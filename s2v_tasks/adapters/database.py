@@ -68,8 +68,8 @@ class _Answered:
 class LedgerDatabase(ContentDatabase):
     """The ledger's statements; use it as an async context manager."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: str, clock: Clock, *, existing: bool = False) -> None:
+        super().__init__(url, clock, existing=existing)
         self._reserving = Together(self._reserve_all)
         self._postponing = Together(self._postpone_all)
         self._settling = Together(self._settle_all)

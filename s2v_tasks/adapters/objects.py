@@ -182,6 +182,12 @@ def is_object_url(text: str) -> bool:
     return text.partition("://")[0].lower() in SCHEMES and "://" in text
 
 
+def or_stores() -> str:
+    """The kinds of stores, for a message."""
+    *most, last = (f"{scheme}://" for scheme in SCHEMES)
+    return f"{', '.join(most)} or {last}"
+
+
 @lru_cache(maxsize=16)
 def _store(root: str) -> "ObjectStore":
     try:

@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from s2v_tasks.adapters.objects import ObjectPath, Stored, is_object_url
+from s2v_tasks.adapters.objects import ObjectPath, Stored, is_object_url, or_stores
 from s2v_tasks.adapters.query import Query
 from s2v_tasks.errors import InputError
 
@@ -37,6 +37,9 @@ def find(candidates: str) -> list[Found]:
     found: list[Found] = []
     if is_object_url(candidates):
         found.extend(_stored(ObjectPath.of(candidates)))
+    elif "://" in candidates:
+        scheme = candidates.partition("://")[0]
+        raise InputError(f"{scheme}:// can't be read; name a path, hf://, {or_stores()}")
     else:
         found.extend(_local(candidates))
     if not found:

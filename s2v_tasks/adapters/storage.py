@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 from pydantic import ValidationError
 
-from s2v_tasks.adapters.objects import ObjectPath, is_object_url
-from s2v_tasks.errors import S2VError, StorageUnavailable
+from s2v_tasks.adapters.objects import ObjectPath, is_object_url, or_stores
+from s2v_tasks.errors import S2VError, StorageUnavailable, UsageError
 from s2v_tasks.publish import Publication, supersedes
 
 Place = Path | ObjectPath
@@ -26,9 +26,14 @@ def place(name: str | Path) -> Place:
     """The place that a path or a URL such as ``s3://bucket/path`` names.
 
     Raises:
-        UsageError: The URL names no bucket.
+        UsageError: The URL names no bucket, or is of a kind that can't be written.
     """
-    return ObjectPath.of(str(name)) if is_object_url(str(name)) else Path(name).resolve()
+    if is_object_url(str(name)):
+        return ObjectPath.of(str(name))
+    scheme, separator, _ = str(name).partition("://")
+    if separator:  # as a path it would be a folder here that nobody looks into
+        raise UsageError(f"{scheme}:// can't be written; name a path, {or_stores()}")
+    return Path(name).resolve()
 
 
 def parquet(*paths: Place) -> pl.LazyFrame:
