@@ -107,6 +107,22 @@ def test_the_same_bytes_are_found_across_parts(tmp_path: Path) -> None:
     check_unique(pl.scan_parquet(tmp_path / "verdicts.parquet"), ROWS)
 
 
+def test_what_is_told_twice_of_a_picture_is_one_row(tmp_path: Path) -> None:
+    """Its charge, as the ledger told it before the look and after; and its verdict, last told."""
+    rows = candidates(100)
+    parts = Parts(tmp_path / "work")
+    parts.cut(rows, "image_url")
+    key, other = parts.unique(0)["image_key"].head(2)
+    charged = Verdict(key, Outcome.UNSPENT, "run_stopped", attempts=1, paid_micro_usd=574)
+    parts.keep_charged(stage5.judged_frame([charged]))
+    parts.keep_charged(stage5.judged_frame([charged]))
+    for outcome in (Outcome.UNSPENT, Outcome.PASSED):
+        parts.keep_judged(stage5.judged_frame([Verdict(other, outcome, paid_micro_usd=574)]))
+    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent")
+    assert counts["passed"] == 1
+    assert pl.read_parquet(tmp_path / "verdicts.parquet")["paid_usd"].sum() == pytest.approx(2 * 574e-6)
+
+
 def test_another_life_takes_up_what_was_screened_and_nothing_else(tmp_path: Path) -> None:
     """What the screen told is kept; what was judged is asked of the ledger, which knows better."""
     rows = candidates(1_000)

@@ -19,9 +19,6 @@ TABLES = {
     True: "SELECT name FROM sqlite_master",
     False: "SELECT tablename FROM pg_tables WHERE schemaname = 'public'",
 }
-    True: "SELECT name FROM sqlite_master",
-    False: "SELECT tablename FROM pg_tables WHERE schemaname = 'public'",
-}
 
 
 async def test_a_database_without_a_ledger_is_refused_by_who_only_reads(backend: Backend) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from crash_bench import content_of
 from crash_points import CrashPoints, WatchedClient
 from fork_server import Job
 from prefect.logging import disable_run_logger
@@ -85,7 +86,7 @@ async def _curate(job: Job, points: CrashPoints) -> None:
         candidates=job["candidates"],
         out=job["out"],
         budget_usd=job["budget_usd"],
-        screening=Screening(enabled=False),
+        screening=Screening(same_content=job["copies"]),
         spending=Spending(),
         output=Output(shard_size=job["shard_size"]),
     )
@@ -115,7 +116,7 @@ def _looker(looks: Path) -> Stage:
         with looks.open("a") as file:
             file.writelines(f"{key}\n" for key in pictures["image_key"])
         await asyncio.sleep(0.002)
-        return screened_frame(Screened(key) for key in pictures["image_key"])
+        return screened_frame(Screened(key, content_key=content_of(key)) for key in pictures["image_key"])
 
     return look
 

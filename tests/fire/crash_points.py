@@ -23,6 +23,7 @@ from s2v_tasks.engine import Client
 
 _TRANSACTIONS = (
     ("create", r"CREATE TABLE"),
+    ("contents", r"INSERT INTO contents"),
     ("open_run", r"INSERT INTO runs|UPDATE runs SET owner"),
     ("beat", r"UPDATE runs SET beat_us"),
     ("close_run", r"UPDATE runs SET status"),
