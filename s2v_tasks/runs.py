@@ -170,7 +170,7 @@ class Run:
         charged = [key for key, standing in standings.items() if standing.charges]  # stay what they were
         comparable = kept.drop_nulls("content_key").filter(~pl.col("image_key").is_in(charged))
         firsts = dict(comparable.reverse().select("content_key", "image_key").iter_rows())
-        standing = await self.ledger.standing_for(self.lease, firsts)
+        standing = await self.ledger.standing_for(self.lease.scope, firsts)
         others = comparable.select(
             "image_key",
             pl.col("content_key").replace_strict(standing, return_dtype=pl.String).alias("asked_key"),

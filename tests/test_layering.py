@@ -25,7 +25,7 @@ IMPURE_PREFIXES = ("scan_", "sink_", "read_parquet", "read_csv", "write_")
 DOORS = {
     "great_expectations": {"adapters/gx.py"},
     "sqlalchemy": {
-        "adapters/connection.py", "adapters/contents.py", "adapters/database.py", "adapters/leases.py",
+        "adapters/connection.py", "adapters/database.py", "adapters/leases.py",
         "adapters/looks.py", "adapters/query.py", "adapters/tables.py",
     },
     "obstore": {"adapters/objects.py"},

@@ -18,8 +18,8 @@ from s2v_tasks import books
 from s2v_tasks import pace as pacing
 from s2v_tasks.adapters import tables as t
 from s2v_tasks.adapters.clock import Clock
-from s2v_tasks.adapters.contents import ContentDatabase
 from s2v_tasks.adapters.lease import Lease
+from s2v_tasks.adapters.leases import LeaseDatabase
 from s2v_tasks.adapters.together import Together, whole
 from s2v_tasks.detect import Answer
 from s2v_tasks.ledger import (
@@ -65,7 +65,7 @@ class _Answered:
         return settled_state(self.answer)
 
 
-class LedgerDatabase(ContentDatabase):
+class LedgerDatabase(LeaseDatabase):
     """The ledger's statements; use it as an async context manager."""
 
     def __init__(self, url: str, clock: Clock, *, existing: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""What the screen read of pictures, in the ledger's database: for whoever meets them again soon."""
+"""What the screen saw of pictures, in the ledger's database: for whoever meets them or their bytes again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from s2v_tasks.adapters import tables as t
 from s2v_tasks.adapters.connection import Database
 from s2v_tasks.adapters.together import whole
 from s2v_tasks.headers import Header
+from s2v_tasks.ledger import Scope
 from s2v_tasks.models import Profile, Screened
 from s2v_tasks.screen import is_of_the_picture, judge
 from s2v_tasks.settings import Screening
@@ -67,6 +68,26 @@ class LookDatabase(Database):
             await db.execute(
                 insert.on_conflict_do_update(index_elements=["image_key", "allowed"], set_=newer), rows
             )
+
+    @whole
+    async def standing_for(self, scope: Scope, contents: Mapping[str, str]) -> dict[str, str]:
+        """The picture by whose key each of some bytes is asked; ``contents`` maps their keys to pictures.
+
+        The first that is named stands for its bytes, for every run and for good: who asks by its key asks
+        with an address of its own.
+        """
+        if not contents:
+            return {}
+        c, these = t.contents.c, {"model": scope.profile.model, "service": scope.service}
+        claims = [
+            {"content_key": content, "image_key": image, **these}
+            for content, image in sorted(contents.items())  # as above
+        ]
+        wanted = sa.select(t.contents).filter_by(**these).where(c.content_key.in_(contents))
+        async with self._writing() as db:
+            await db.execute(self._insert(t.contents).on_conflict_do_nothing(), claims)
+            found = (await db.execute(wanted)).mappings()
+            return {row["content_key"]: row["image_key"] for row in found}
 
 
 def _screened(row: sa.RowMapping, profile: Profile) -> Screened:

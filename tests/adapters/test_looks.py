@@ -1,10 +1,12 @@
-"""Looks in the ledger's database: what is remembered of a picture, for whom and for how long."""
+"""Looks in the ledger's database: what is remembered of a picture and its bytes, for whom and how long."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger_backend import Backend
+from test_database import SCOPE
 
 from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.database import LedgerDatabase
@@ -24,6 +26,8 @@ FAILED = [
 KEYS = [screened.image_key for screened in (KEEP, SMALL, *FAILED)]
 
 
+BYTES, OTHERS = "c" * 32, "d" * 32
+A, B = "a" * 32, "b" * 32
 PUBLIC = Screening()
 PRIVATE = Screening(allow_private_hosts=True)
 
@@ -92,3 +96,34 @@ async def test_the_reason_is_made_anew_by_the_rules_of_the_day(backend: Backend)
         )
         (seen,) = await known(ledger)
     assert seen.reason is None
+
+
+async def test_the_first_picture_stands_for_its_bytes_in_every_run(ledger: LedgerDatabase) -> None:
+    """Other bytes have others; nothing asked, nothing said."""
+    assert await ledger.standing_for(SCOPE, {BYTES: A, OTHERS: "e" * 32}) == {BYTES: A, OTHERS: "e" * 32}
+    assert await ledger.standing_for(SCOPE, {BYTES: B}) == {BYTES: A}
+    assert await ledger.standing_for(SCOPE, {}) == {}
+
+
+async def test_bytes_of_another_service_have_others(ledger: LedgerDatabase) -> None:
+    """An emulator's verdict is never taken for a real one, whatever the bytes."""
+    emulated = replace(SCOPE, service="http://127.0.0.1")
+    assert await ledger.standing_for(SCOPE, {BYTES: A}) == {BYTES: A}
+    assert await ledger.standing_for(emulated, {BYTES: B}) == {BYTES: B}
+
+
+async def test_runs_that_meet_the_same_bytes_at_once_agree(backend: Backend) -> None:
+    """Whoever is first; and many of them, in whatever order, don't lock each other out."""
+    keys = [f"{n:032x}" for n in range(300)]
+    async with (
+        LedgerDatabase(backend.url, SystemClock()) as one,
+        LedgerDatabase(backend.url, SystemClock()) as two,
+    ):
+        for part in range(0, 300, 50):
+            some = keys[part : part + 50]
+            told = await asyncio.gather(
+                one.standing_for(SCOPE, dict.fromkeys(some, A)),
+                two.standing_for(SCOPE, dict.fromkeys(reversed(some), B)),
+            )
+            assert told[0] == told[1]
+            assert told[0].keys() == set(some)
