@@ -13,5 +13,6 @@ async def prepare_training(
     curated: Curated = await curate(
         candidates, out, budget_usd, screening=screening, thresholds=Thresholds(min_pass_rate=0.6)
     )  # raises GateClosed if the data set is not good enough, NotApproved if nobody said yes
-    assert curated.publication is not None
+    if curated.publication is None:  # a run that started later is published already
+        raise RuntimeError(curated.message)
     return curated.publication.path

@@ -31,6 +31,7 @@ async def close_ups(parameters: CurateParameters) -> State[Any]:
         await verdicts()
         if run.stopped:  # an outage, a refused key, a signal: the same run continues it
             return await ended(run)
-        report = await gate(run.folder.path, parameters.thresholds)
+        report = await gate(run.folder.path, parameters.thresholds, parameters.source.segment_column)
+        run.check_lease()
         publication = await publish(run.folder.path, report)
         return await ended(run, report, publication)

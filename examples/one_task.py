@@ -1,11 +1,11 @@
 """One task alone: `screen` looks at any list of pictures; `gate` and `publish` take a run's folder."""
 
-from pathlib import Path
-
 import polars as pl
 from prefect import flow
 
 from s2v_tasks import Publication, Screening, Thresholds
+from s2v_tasks.adapters.folder import RunFolder
+from s2v_tasks.adapters.storage import place
 from s2v_tasks.candidates import fresh, identify
 from s2v_tasks.tasks import gate, publish, screen
 
@@ -20,6 +20,8 @@ async def worth_a_look(file: str, screening: Screening = Screening()) -> pl.Data
 
 @flow
 async def publish_if_good(run_dir: str, min_pass_rate: float) -> Publication | None:
-    """Judge a finished run again, without a call, and publish it if its gate is open."""
-    report = await gate(Path(run_dir), Thresholds(min_pass_rate=min_pass_rate), again=True)
-    return await publish(Path(run_dir), report)
+    """Judge a finished run again, by another pass rate and else as before; no call. Publish if it is open."""
+    asked = RunFolder.of(place(run_dir)).read().parameters
+    thresholds = Thresholds(**{**asked.thresholds.model_dump(), "min_pass_rate": min_pass_rate})
+    report = await gate(run_dir, thresholds, asked.source.segment_column, again=True)
+    return await publish(run_dir, report)

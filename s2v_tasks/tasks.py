@@ -85,12 +85,12 @@ async def verdicts() -> dict[str, int]:
 
 @task(**_QUIET)
 async def gate(
-    run_dir: Place, thresholds: Thresholds, segment_column: str | None = None, *, again: bool = False
+    run_dir: Place | str, thresholds: Thresholds, segment_column: str | None = None, *, again: bool = False
 ) -> GateReport:
     """Judge a run's verdicts and write the report and its Data Docs beside them.
 
     Args:
-        run_dir: ``OUT/runs/<run_id>``, with ``verdicts.parquet`` and ``manifest.json`` in it.
+        run_dir: ``OUT/runs/<run_id>``, a path or s3://..., with ``verdicts.parquet`` and ``manifest.json``.
         thresholds: What the data set must keep.
         segment_column: Every value of this column is held against them too.
         again: Leave the first report as it is and add one, ``gate-<utc>.json``.
@@ -102,7 +102,7 @@ async def gate(
         UsageError: ``run_dir`` is no run's folder.
         SuiteError: A suite is broken, so nothing may pass it.
     """
-    folder = RunFolder.of(run_dir)
+    folder = RunFolder.of(storage.place(run_dir))
     judged_at = datetime.now(UTC)
     stamp = f"-{judged_at:%Y%m%dT%H%M%S%fZ}" if again else ""
     report = await asyncio.to_thread(
@@ -116,11 +116,11 @@ async def gate(
 
 
 @task(**_QUIET)
-async def publish(run_dir: Place, report: GateReport) -> stage7.Publication | None:
+async def publish(run_dir: Place | str, report: GateReport) -> stage7.Publication | None:
     """Move the pointer ``OUT/published/current.json`` to a run's approved file, if its gate is open.
 
     Args:
-        run_dir: ``OUT/runs/<run_id>``, with ``approved.parquet`` and ``manifest.json`` in it.
+        run_dir: ``OUT/runs/<run_id>``, a path or s3://..., with ``approved.parquet`` and ``manifest.json``.
         report: What `gate` said of this run.
 
     Returns:
@@ -129,7 +129,7 @@ async def publish(run_dir: Place, report: GateReport) -> stage7.Publication | No
     Raises:
         UsageError: ``run_dir`` is no run's folder.
     """
-    folder = RunFolder.of(run_dir)
+    folder = RunFolder.of(storage.place(run_dir))
     if not stage7.may_publish(report):
         return None
     return await asyncio.to_thread(_publish, folder, report)

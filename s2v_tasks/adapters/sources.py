@@ -137,13 +137,14 @@ def _read(kind: str, names: str | list[str], *, pattern: bool) -> pl.LazyFrame:
 
 @contextlib.contextmanager
 def reading(candidates: str) -> Iterator[None]:
-    """Turn what polars says about a file that it can't read into one line."""
+    """Turn what polars says about a file that it can't read, or not copy, into one line."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"can't read {candidates}: {line[:300]}; check that it is the kind of file its ending says"
+            f"can't read {candidates}: {line[:300]};"
+            " check the file (or the access to its store), and the space in OUT and TMPDIR"
         ) from None
 
 

@@ -22,7 +22,7 @@ Place = Path | ObjectPath
 """Where something is written: a local path, or one in an object store."""
 
 
-def place(name: str | Path) -> Place:
+def place(name: str | Place) -> Place:
     """The place that a path or a URL such as ``s3://bucket/path`` names.
 
     Raises:
