@@ -355,9 +355,13 @@ def check_columns(
         if wanted is not None and not there:
             names = ", ".join(list(schema)[:_SHOWN_COLUMNS]) or "none"
             more = f" and {len(schema) - _SHOWN_COLUMNS} more" if len(schema) > _SHOWN_COLUMNS else ""
-            raise InputError(f"the candidates have no column {wanted!r}; they have: {names}{more}")
+            advice = "; name the one with the URLs (--url-column)" if wanted == url_column else ""
+            raise InputError(f"the candidates have no column {wanted!r}; they have: {names}{more}{advice}")
     if dtype != pl.String:
-        raise InputError(f"column {url_column!r} must hold strings, it holds {dtype}")
+        raise InputError(
+            f"column {url_column!r} must hold strings, it holds {dtype};"
+            " cast it, or name the one with the URLs (--url-column)"
+        )
     taken = [name for name in schema if name in added]
     if taken:
         names = ", ".join(map(repr, taken))

@@ -17,6 +17,7 @@ import typer
 from s2v_tasks import ledger_command, prefect_command
 from s2v_tasks.addresses import PRIVATE_ALLOWED
 from s2v_tasks.errors import S2VError, UsageError
+from s2v_tasks.options import Debug
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -36,7 +37,6 @@ app.add_typer(ledger_command.app, name="ledger")
 app.add_typer(prefect_command.app, name="prefect")
 
 _TYPER_INTERRUPTED = 130  # what Typer gives for a Ctrl-C
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")]
 Candidates = Annotated[
     str | None,
     typer.Argument(
@@ -87,6 +87,23 @@ MaxUnreachable = Annotated[
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Pictures the budget did not reach don't close the gate.")
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"s2v-tasks {version('s2v-tasks')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @app.command()
@@ -175,6 +192,8 @@ def curate(
     debug: Debug = False,
 ) -> None:
     """Curate candidate pictures into a gated, published data set."""
+    if run_id is not None and new_run:
+        raise UsageError("--run-id names a run and --new-run begins another: leave one of the two out")
     if ledger is not None:
         # By the environment, not as a parameter: Prefect stores parameters, and a URL may hold a password.
         os.environ["S2V_LEDGER_URL"] = ledger

@@ -113,3 +113,5 @@ class SuiteError(S2VError):
 
 class ConservationError(S2VError):
     """Rows or money do not add up; the message names them."""
+
+    ADVICE: ClassVar[str] = "Nothing is published; start a new run (nothing is paid twice), and report this"

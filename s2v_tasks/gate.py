@@ -106,7 +106,9 @@ def check_rows(verdicts: pl.DataFrame) -> None:
     """
     twice = verdicts.filter(pl.col("row").is_duplicated())["row"].unique().sort()
     if len(twice):
-        raise ConservationError(f"{len(twice)} row numbers are there more than once: {_first(twice)}.")
+        raise ConservationError(
+            f"{len(twice)} row numbers are there more than once: {_first(twice)}. {ConservationError.ADVICE}"
+        )
 
 
 def check_pictures(verdicts: pl.DataFrame) -> None:
@@ -120,6 +122,7 @@ def check_pictures(verdicts: pl.DataFrame) -> None:
     if len(again):
         raise ConservationError(
             f"{len(again)} rows share a picture and none is named a duplicate: rows {_first(again)}."
+            f" {ConservationError.ADVICE}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2v_tasks.errors import InputError, UsageError
+from s2v_tasks.options import Debug
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +24,9 @@ MAX_NAMED = 10
 
 @app.command()
 def show(
-    ledger: LedgerUrl = None, by: Annotated[str, typer.Option(help="run, day or model")] = "run"
+    ledger: LedgerUrl = None,
+    by: Annotated[str, typer.Option(help="run, day or model")] = "run",
+    debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Print calls and charges by run, day or model, with what may have been charged without an answer."""
     from rich.console import Console
@@ -51,7 +54,9 @@ def show(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="a parquet file to write")], ledger: LedgerUrl = None
+    file: Annotated[Path, typer.Argument(help="a parquet file to write")],
+    ledger: LedgerUrl = None,
+    debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Write every attempt to a parquet file: keys and hosts, no URLs."""
     from s2v_tasks.adapters import storage
@@ -66,6 +71,7 @@ def reconcile(
     invoice: Annotated[Path, typer.Argument(help="a CSV of the vendor's, with a column of request ids")],
     ledger: LedgerUrl = None,
     column: Annotated[str, typer.Option(help="that column")] = "request_id",
+    debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Hold the vendor's list of billed request ids against the ledger; exit 1 if they disagree."""
     import polars as pl

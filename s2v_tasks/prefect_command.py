@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from s2v_tasks.errors import S2VError, UsageError
+from s2v_tasks.options import Debug
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Set up and serve on a Prefect server of your own."
@@ -19,6 +20,7 @@ def setup(
         str | None,
         typer.Option(help="A notification block to tell of failed runs, such as slack-webhook/team."),
     ] = None,
+    debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Make what deployments/prefect.yaml can't hold: pool, concurrency limit, block types, automations."""
     _check_server()
@@ -28,6 +30,7 @@ def setup(
 @app.command()
 def serve(
     limit: Annotated[int | None, typer.Option(help="Runs at the same time, at most.", min=1)] = None,
+    debug: Debug = False,  # noqa: ARG001  (read by main)
 ) -> None:
     """Serve curate, gate and pipeline from this process, without a work pool; Ctrl-C ends it."""
     _check_server()

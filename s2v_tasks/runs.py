@@ -333,7 +333,8 @@ def _manifest(planned: Plan, folder: RunFolder, clock: Clock) -> Manifest:
         raise UsageError(f"run {former.run_id} is finished and is never reopened; leave --run-id out")
     if former.identity != planned.identity:
         raise UsageError(
-            f"run {former.run_id} had another input or other parameters; repeat its command, or use --new-run"
+            f"run {former.run_id} had another input or other parameters;"
+            " repeat its command, or leave --run-id out to begin a new run"
         )
     return fresh.model_copy(update={"started_at": former.started_at})
 
@@ -391,7 +392,8 @@ async def _beating(ledger: LedgerDatabase, lease: Lease, engine: Engine) -> Asyn
                 return
             except Exception as error:
                 # Without a beat others would take this run for dead and pay for its pictures again.
-                engine.stop(LeaseLost(f"the run's lease can't be kept ({type(error).__name__}: {error})"))
+                what = f"the run's lease can't be kept ({type(error).__name__}: {error})"
+                engine.stop(LeaseLost(f"{what}; nothing more is asked: run the same command again"))
                 raise
 
     task = asyncio.create_task(beat())

@@ -4,6 +4,7 @@ Read when a run starts, never at import. A misspelt variable is not noticed by t
 whatever matters has no default and is asked for by name.
 """
 
+import re
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -23,9 +24,8 @@ Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 Name = Annotated[str, Field(min_length=1)]
-LedgerUrl = Annotated[
-    str, Field(pattern=r"^(sqlite(\+aiosqlite)?:///|postgresql(\+asyncpg)?://([^:@/?]*@)?)[^@]+$")
-]
+_LEDGER_URL: Final = r"^(sqlite(\+aiosqlite)?:///|postgres(ql)?(\+asyncpg)?://([^:@/?]*@)?)[^@]+$"
+LedgerUrl = Annotated[str, Field(pattern=_LEDGER_URL)]
 """Without a password: a form's values are stored in clear, so one is refused before there is a run."""
 RUN_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -196,11 +196,15 @@ class Spending(Frozen):
 
     @field_validator("ledger", mode="before")
     @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and (urlsplit(url).password or "password" in urlsplit(url).query):
+    def _in_words(cls, url: object) -> object:
+        if not isinstance(url, str):
+            return url
+        if urlsplit(url).password or "password" in urlsplit(url).query:
             raise ValueError(
                 "parameters are stored in clear: put a URL with a password in S2V_LEDGER_URL, or in a block"
             )
+        if not re.match(_LEDGER_URL, url):
+            raise ValueError("a ledger's URL reads sqlite:///PATH or postgresql://USER@HOST/DATABASE")
         return url
 
     account: str = Field(

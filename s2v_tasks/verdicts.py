@@ -234,7 +234,8 @@ def conserved(outcome_rows: pl.DataFrame, rows: int, first: int = 0) -> dict[str
         doubled = numbers.filter(numbers.is_duplicated()).unique()
         some = ", ".join(map(str, [*wrong.head(5), *doubled.head(5)]))
         raise ConservationError(
-            f"{rows} rows went in and {outcome_rows.height} came out; wrong rows: {some or 'their order'}"
+            f"{rows} rows went in and {outcome_rows.height} came out; wrong rows: {some or 'their order'}."
+            f" {ConservationError.ADVICE}"
         )
     counts = dict(outcome_rows.group_by("outcome").len().iter_rows())
     strange = set(counts) - {outcome.value for outcome in Outcome}
@@ -242,6 +243,7 @@ def conserved(outcome_rows: pl.DataFrame, rows: int, first: int = 0) -> dict[str
         known = pl.col("outcome").is_in(list(Outcome)).fill_null(value=False)
         rows_wrong = outcome_rows.filter(~known)["row"].head(5).to_list()
         raise ConservationError(
-            f"rows {rows_wrong} have no outcome of the closed set, but {sorted(map(str, strange))}"
+            f"rows {rows_wrong} have no outcome of the closed set, but {sorted(map(str, strange))}."
+            f" {ConservationError.ADVICE}"
         )
     return {outcome.value: counts.get(outcome.value, 0) for outcome in Outcome}

@@ -87,6 +87,10 @@ def test_a_form_is_grouped(flow: Flow[..., Any]) -> None:
             {"spending": {"ledger": "postgresql://u:s3cret@h/d"}},
             "put a URL with a password in S2V_LEDGER_URL",
         ),
+        (
+            {"spending": {"ledger": "mysql://h/s3cret"}},
+            "a ledger's URL reads sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+        ),
         ({"run_id": "../x"}, "run_id: String should match pattern"),
     ],
     ids=str,

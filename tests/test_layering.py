@@ -40,7 +40,7 @@ DOORS = {
         "curation.py", "finish.py", "prefect_command.py", "shards.py", "tasks.py", "flows/curate.py",
         "flows/gate.py", "flows/pipeline.py", "flows/train_stub.py",
     },
-    "typer": {"cli.py", "ledger_command.py", "prefect_command.py"},
+    "typer": {"cli.py", "ledger_command.py", "options.py", "prefect_command.py"},
     "PIL": {"emulator/judge.py", "emulator/pictures.py"},
 }  # fmt: skip
 """Which modules import an outside library."""

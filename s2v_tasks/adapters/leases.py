@@ -138,5 +138,5 @@ def _is_dead(run: sa.RowMapping, now_us: int) -> bool:
 def _lease_lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
         f"run {lease.run_id} was taken over by another process while this one was silent, or closed;"
-        " nothing more is asked here"
+        " nothing more is asked here. Wait for that process, or if there is none run the same command again"
     )

@@ -220,7 +220,7 @@ def _told(place: ObjectPath) -> Iterator[None]:
     except BaseError as error:
         raise StorageUnavailable(
             f"{place} can't be used ({_words(error)}); check the bucket's name, the store's variables"
-            " (AWS_...) and its rights, then run the same command again"
+            " (AWS_..., GOOGLE_..., AZURE_...) and its rights, then run the same command again"
         ) from None
 
 

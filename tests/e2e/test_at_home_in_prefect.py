@@ -32,7 +32,7 @@ RUN_ELSEWHERE = {  # by tests/e2e/test_server_away.py, and as variables of the w
     "prefect server start",
     "export PREFECT_API_URL=http://127.0.0.1:4200/api",
     "export DASHSCOPE_API_KEY=...",
-    "export S2V_LEDGER_URL=sqlite:////var/lib/s2v/ledger.sqlite3",
+    "export S2V_LEDGER_URL=sqlite:///$HOME/s2v.sqlite3",
 }
 PRIVATE = {"enabled": True, "allow_private_hosts": True}
 

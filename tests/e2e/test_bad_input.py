@@ -71,12 +71,20 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
         pytest.param(
             (*CURATE, "--url-column", "link"),
             good,
-            "no column 'link'; they have: image_url, n",
+            "no column 'link'; they have: image_url, n; name the one with the URLs (--url-column)",
             id="no column",
         ),
-        pytest.param((*CURATE, "--url-column", "n"), good, "'n' must hold strings", id="numbers for URLs"),
         pytest.param(
-            (*CURATE, "--segment-column", "s"), good, "no column 's'; they have", id="no segment column"
+            (*CURATE, "--url-column", "n"),
+            good,
+            "'n' must hold strings, it holds Int64; cast it",
+            id="numbers for URLs",
+        ),
+        pytest.param(
+            (*CURATE, "--segment-column", "s"),
+            good,
+            "no column 's'; they have: image_url, n",
+            id="no segment column",
         ),
         pytest.param(CURATE, clashing, "'row', 'code', which a run adds itself: rename", id="name clash"),
         pytest.param(CURATE, empty, "holds no rows", id="no rows"),
@@ -129,6 +137,9 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
         pytest.param((*CURATE, "--run-id", "../x"), good, "--run-id", id="run id with a path"),
         pytest.param((*CURATE, "--run-id", "/x/y"), good, "--run-id", id="run id of another folder"),
         pytest.param((*CURATE, "--run-id", ".."), good, "--run-id", id="run id above"),
+        pytest.param(
+            (*CURATE, "--run-id", "a", "--new-run"), good, "leave one of the two out", id="both runs"
+        ),
         pytest.param((*CURATE, "--run-id", ""), good, "--run-id", id="run id without a name"),
         pytest.param(
             ("curate", "c.parquet", "--out", "c.parquet", *CURATE[4:]), good, "--out", id="out is a file"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ OPTIONS = {
     "demo": ["--out"],
     "gate": ["--min-pass-rate", "--max-cost-usd", "--publish", "--allow-partial"],
     "emulator": ["--port"],
+    "ledger show": ["--ledger", "--by", "--debug"],
+    "prefect setup": ["--work-pool", "--alert", "--debug"],
     "curate": [
         "--out", "--budget-usd", "--url-column", "--limit", "--min-pass-rate", "--max-cost-usd",
         "--max-cost-per-approved-usd", "--max-unknown-share", "--max-error-share", "--max-unreachable-share",
@@ -73,7 +76,7 @@ OPTIONS = {
 @pytest.mark.parametrize("name", [None, *OPTIONS])
 def test_help_answers_at_once_and_knows_every_option(name: str | None) -> None:
     """Help imports nothing heavy; it names every option that users rely on."""
-    arguments = ["--help"] if name is None else [name, "--help"]
+    arguments = ["--help"] if name is None else [*name.split(), "--help"]
     code = (
         "import sys, s2v_tasks.cli as cli; sys.argv = ['s2v', *sys.argv[1:]]\n"
         "try: cli.main()\n"
@@ -82,8 +85,19 @@ def test_help_answers_at_once_and_knows_every_option(name: str | None) -> None:
     env = {**os.environ, "COLUMNS": "200"}
     ran = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True)
     assert ran.stdout.splitlines()[-1] == "HEAVY [] 0", ran.stdout + ran.stderr
-    for wanted in OPTIONS.get(name or "", list(OPTIONS)):
+    for wanted in OPTIONS.get(name or "", [command.split()[0] for command in OPTIONS]):
         assert re.search(rf"(^|\s){wanted}\b", ran.stdout), wanted
+
+
+def test_the_version_is_told() -> None:
+    """As the installed package has it, and nothing heavy is imported for it."""
+    code = (
+        "import sys, s2v_tasks.cli as cli; sys.argv = ['s2v', '--version']\n"
+        "try: cli.main()\n"
+        f"except SystemExit as end: print('HEAVY', [m for m in {HEAVY} if m in sys.modules], end.code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [f"s2v-tasks {version('s2v-tasks')}", "HEAVY [] 0"], ran.stderr
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:

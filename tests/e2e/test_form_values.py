@@ -86,6 +86,7 @@ def test_a_bad_value_is_refused_before_there_is_a_run(
     [
         ("curate", CURATE),
         ("curate", {**CURATE, "spending": {"ledger": "postgresql://s2v@h/d", "approve_above_usd": 20}}),
+        ("curate", {**CURATE, "spending": {"ledger": "postgres://h/d"}}),
         ("curate", {**CURATE, "spending": {"ledger": "sqlite:////data/ledger.sqlite3"}, "run_id": "a-1"}),
         ("pipeline", PIPELINE),
         ("gate", {**GATE, "thresholds": {"min_pass_rate": 0.4}, "publish": True}),
