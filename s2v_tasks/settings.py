@@ -1,7 +1,7 @@
 """Settings: what comes from the environment, and the defaults. Money has no default.
 
-Read when a run starts, never at import. A misspelt variable is not noticed by the environment reader, so
-whatever matters has no default and is asked for by name.
+Read when a run starts, never at import. A misspelt variable is not noticed by the environment reader, so the
+key has no default, and a run that falls back to OUT's own ledger says so.
 """
 
 import re

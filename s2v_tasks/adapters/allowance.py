@@ -2,7 +2,7 @@
 
 A global concurrency limit named after the model holds the number: ``limit`` and ``slot_decay_per_second``, of
 which the smaller counts. It is created if missing, never overwritten, and read every few seconds; 0 pauses.
-Its slots are not taken: they would not keep the pace (README, "How the rate is kept").
+Its slots are not taken: they would not keep the pace (README, "The rate is on Prefect's page").
 """
 
 import asyncio

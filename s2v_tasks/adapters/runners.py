@@ -1,7 +1,7 @@
 """Prefect's task runners for the free screen: its shards leave this process, and come back as frames.
 
-What is sent is a task with its parameters, so a worker needs this package installed and nothing else: no
-ledger, no key, no run.
+What is sent is a task with its parameters, so a worker needs this package, a Prefect server that it can
+reach, and nothing else: no ledger, no key, no run.
 """
 
 import asyncio
