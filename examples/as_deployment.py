@@ -21,6 +21,6 @@ async def prepare_training(
 
 
 def published(out: str) -> str:
-    """The path of the file that is published below an output folder, one that this flow and the worker share."""
+    """The path of the file that is published below an output folder; flow and worker must share that."""
     pointer = json.loads(Path(out, "published", "current.json").read_text("utf-8"))
     return str(pointer["path"])

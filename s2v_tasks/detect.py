@@ -32,7 +32,7 @@ class Kind(StrEnum):
     ACCOUNT = "account"
     """Every further call would fail: the run stops."""
     UNRECOGNISED = "unrecognised"
-    """Not in the table: handled like ``ORIGIN``, counted and shown."""
+    """Not in the table: handled like ``ORIGIN``, counted, and the first is shown in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ _BURST_CODES: Final = frozenset({"Throttling.BurstRate", "limit_burst_rate"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One call's answer, as read. ``detail`` says in words what came instead of an answer."""
+    """One call's answer, as read. ``message`` is the vendor's, or says what came instead of an answer."""
 
     kind: Kind
     billing: Billing
@@ -213,6 +213,11 @@ class Answer:
         """What came, in words: status, code and message."""
         status = f"HTTP {self.http_status}" if self.http_status else "no HTTP answer"
         return " ".join(part for part in (status, self.code, self.message) if part)
+
+    @property
+    def sample(self) -> str:
+        """The same for a log, without addresses and with the request's id."""
+        return f"{_ADDRESS.sub('...', self.words)} (request {self.request_id or 'without an id'})"
 
     @property
     def outcome(self) -> Outcome:

@@ -90,6 +90,8 @@ class Tally:
     charged_micro_usd: int = 0
     throttled: int = 0
     codes: Counter[str] = field(default_factory=Counter)
+    unrecognised: int = 0
+    first_unrecognised: Answer | None = None
     sent: int = 0
     first_sent_s: float = 0.0
     last_sent_s: float = 0.0
@@ -366,6 +368,9 @@ class Engine:
         self.tally.throttled += answer.kind is Kind.THROTTLED
         if answer.kind is not Kind.VERDICT:
             self.tally.codes[answer.code or answer.reason or "?"] += 1
+        if answer.kind is Kind.UNRECOGNISED:
+            self.tally.unrecognised += 1
+            self.tally.first_unrecognised = self.tally.first_unrecognised or answer
         if answer.kind is Kind.ACCOUNT:
             self.stop(AccountRefused(refusal(answer), request_id=answer.request_id))
         if is_success(answer):

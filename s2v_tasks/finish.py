@@ -15,6 +15,7 @@ from s2v_tasks.adapters import events
 from s2v_tasks.adapters.artifacts import show_summary
 from s2v_tasks.adapters.folder import Status
 from s2v_tasks.adapters.storage import Place
+from s2v_tasks.engine import Tally
 from s2v_tasks.errors import AccountRefused, BudgetSpent, GateClosed, LedgerUnavailable, S2VError
 from s2v_tasks.ledger import State as AttemptState
 from s2v_tasks.ledger import usd
@@ -72,6 +73,7 @@ async def ended(
         await asyncio.to_thread(run.folder.clean)
         await asyncio.to_thread(run.parts.remove)
     _tell(run, summary, report, publication)
+    log_answers(run.engine.tally)
     gate = stage6.words(report) if report is not None else "Gate not judged: the run stopped on the way."
     await show_summary(summary, message, gate=gate, rate=_pace(run))
     curated = Curated(run.folder.run_id, run.folder.path, status, summary, publication, message)
@@ -134,6 +136,19 @@ def _tell(run: Run, summary: Summary, report: GateReport | None, publication: Pu
     for name, so in happened:
         if so:
             events.tell(name, payload)
+
+
+def log_answers(tally: Tally) -> None:
+    """What the service answered instead of a verdict; aloud, if this program does not know it."""
+    if tally.codes:
+        counted = ", ".join(f"{count} {code}" for code, count in tally.codes.most_common())
+        get_run_logger().info("answers without a verdict: %s", counted)
+    if tally.first_unrecognised is not None:
+        get_run_logger().warning(
+            "%d answers that this program does not know; please report the first: %s",
+            tally.unrecognised,
+            tally.first_unrecognised.sample,
+        )
 
 
 def _payload(run: Run, message: str, **numbers: Any) -> events.Payload:

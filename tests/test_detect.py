@@ -341,6 +341,12 @@ def test_secrets_of_an_address_are_cut_in_any_spelling(quoted: str) -> None:
     assert message.endswith("sorry")
 
 
+def test_a_sample_for_the_log_shows_no_address() -> None:
+    """What came, and the vendor's id of it, to report."""
+    answer = read(418, error("Teapot", "no tea in https://example.com/private/a.jpg, sorry"))
+    assert answer.sample == "HTTP 418 Teapot no tea in ... sorry (request r-1)"
+
+
 def test_a_plain_message_is_kept_as_it_is() -> None:
     """Only secrets are cut; a long message is shortened."""
     words = "Is it a face? No: 50% #1 (a/b), see https://help.example/codes."

@@ -321,3 +321,4 @@ async def test_an_unlisted_error_is_counted_and_shown(house: House) -> None:
     verdict = (await engine.judge(pictures(1)))[0]
     assert (verdict.outcome, verdict.reason, verdict.code) == (Outcome.ERROR, "unrecognised", "Teapot")
     assert engine.tally.codes["Teapot"] == 2
+    assert (engine.tally.unrecognised, engine.tally.first_unrecognised) == (2, strange)

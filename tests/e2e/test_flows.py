@@ -2,17 +2,26 @@
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 from fleet import events
-from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect import flow, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import Artifact, FlowRun
 from workbench import KEY, PRICE_USD, Bench, files_below, flow_runs, load, set_rate, wait_until
 
 from s2v_tasks import Curated, S2VError, Screening, Source, Spending, curate, pipeline
+from s2v_tasks.detect import read_answer
+from s2v_tasks.engine import Tally
 from s2v_tasks.errors import GateClosed
+from s2v_tasks.finish import log_answers
 from s2v_tasks.models import WAN22_S2V_DETECT
 
 PRIVATE = Screening(allow_private_hosts=True)
@@ -82,6 +91,32 @@ async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) 
     for words in ("| candidates | 5 |", "| **passed** | 3 |", "USD 0.002296", "Gate open", "200 a second"):
         assert words in str(data["markdown"])
     assert "empty_url" in str(data["table"])
+
+
+async def test_an_answer_that_nobody_knows_is_loud_in_the_log(in_process: Bench) -> None:
+    """Answers without a verdict are counted by code; the first unknown one is shown, as a warning."""
+    teapot = read_answer(WAN22_S2V_DETECT, 418, {}, b'{"code": "Teapot", "request_id": "r-7"}')
+
+    @flow
+    async def answered() -> None:
+        log_answers(
+            Tally(codes=Counter(Teapot=2, InternalError=3), unrecognised=2, first_unrecognised=teapot)
+        )
+
+    await answered()
+    (flow_run,) = await asyncio.to_thread(flow_runs, "answered")
+
+    def logged() -> dict[str, int]:
+        with get_client(sync_client=True) as client:
+            logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run.id])))
+        found = {log.message: log.level for log in logs}
+        return found if any(level >= 30 for level in found.values()) else {}
+
+    found = await asyncio.to_thread(wait_until, logged)
+    assert found["answers without a verdict: 3 InternalError, 2 Teapot"] == 20
+    (loud,) = [message for message, level in found.items() if level == 30]
+    assert "2 answers that this program does not know" in loud
+    assert loud.endswith("HTTP 418 Teapot (request r-7)")
 
 
 async def test_the_rate_is_the_operators(in_process: Bench) -> None:
