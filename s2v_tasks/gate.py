@@ -11,7 +11,8 @@ from datetime import datetime
 import polars as pl
 
 from s2v_tasks.errors import ConservationError
-from s2v_tasks.models import WAN22_S2V_DETECT, Expectation, Facts, GateReport, Outcome, Profile
+from s2v_tasks.ledger import LOST_ANSWERS_ALLOWED, MICRO_USD, usd
+from s2v_tasks.models import ATTEMPTED, WAN22_S2V_DETECT, Expectation, Facts, GateReport, Outcome
 from s2v_tasks.screen import UNREACHABLE
 from s2v_tasks.settings import Thresholds
 
@@ -45,10 +46,8 @@ FACTS_SCHEMA: dict[str, pl.DataType] = {
 }
 """The columns of the facts frame: the fields of ``Facts``, in order."""
 
-_MICRO = 1_000_000
 _COUNTED = tuple(o for o in Outcome if o is not Outcome.DUPLICATE)
-_ATTEMPTED = (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
-_MAX_CHARGES = 3  # one known charge and two lost answers, over all runs of a ledger
+_MAX_CHARGES = 1 + max(LOST_ANSWERS_ALLOWED.values())  # one known, and the lost, over all runs
 _NAMED = 3  # failed expectations and broken rows spelt out in a sentence
 
 
@@ -72,19 +71,18 @@ def read_facts(frame: pl.DataFrame) -> tuple[Facts, ...]:
     return tuple(Facts(**row) for row in frame.iter_rows(named=True))
 
 
-def parameters(
-    thresholds: Thresholds, *, rows: int, segments: int = 0, profile: Profile = WAN22_S2V_DETECT
-) -> dict[str, float | int | None]:
+def parameters(thresholds: Thresholds, *, rows: int, segments: int = 0) -> dict[str, float | int | None]:
     """What the suites' ``$PARAMETER``s are given; None switches a limit off.
 
     ``rows``: input rows, counted where they were read; of these ``rows_here`` are in what is judged at once.
     ``segments``: values of the segment column.
     """
+    profile = WAN22_S2V_DETECT
     return {
         "rows": rows,
         "rows_here": rows,
         "scopes": 1 + segments,
-        "max_row_usd": _MAX_CHARGES * profile.price_micro_usd / _MICRO,
+        "max_row_usd": usd(_MAX_CHARGES * profile.price_micro_usd),
         "min_side_px": profile.min_side_px,
         "max_side_px": profile.max_side_px,
         "min_pass_rate": thresholds.min_pass_rate,
@@ -170,21 +168,21 @@ def _with_shares(tallies: pl.LazyFrame) -> pl.LazyFrame:
     attempted, unique, passed, paid = (pl.col(c) for c in ("attempted", "unique", "passed", "paid_micro"))
     per_approved = (
         pl.when(passed > 0)
-        .then(paid / (passed * _MICRO))
+        .then(paid / (passed * MICRO_USD))
         .when(paid > 0)
         .then(pl.lit(float("inf")))
         .alias("cost_per_approved_usd")
     )
     return tallies.with_columns(
-        pl.sum_horizontal(o.value for o in _ATTEMPTED).alias("attempted")
+        pl.sum_horizontal(o.value for o in ATTEMPTED).alias("attempted")
     ).with_columns(
         _share(passed, attempted).alias("pass_rate"),
         _share(pl.col("error"), attempted).alias("error_share"),
         _share(pl.col("unknown"), attempted).alias("unknown_share"),
         _share(pl.col("unspent"), unique).alias("unspent_share"),
         _share(pl.col("unreachable"), unique).alias("unreachable_share"),
-        (pl.col("cost_micro") / _MICRO).alias("cost_usd"),
-        (paid / _MICRO).alias("data_set_cost_usd"),
+        (pl.col("cost_micro") / MICRO_USD).alias("cost_usd"),
+        (paid / MICRO_USD).alias("data_set_cost_usd"),
         per_approved,
     )
 
@@ -193,9 +191,9 @@ def _share(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
     return pl.when(whole > 0).then(part / whole)
 
 
-def _micro_sum(usd: pl.Expr) -> pl.Expr:
+def _micro_sum(amounts: pl.Expr) -> pl.Expr:
     """Add as whole micro-USD: a sum of floats drifts."""
-    return (usd * _MICRO).round().cast(pl.Int64).sum()
+    return (amounts * MICRO_USD).round().cast(pl.Int64).sum()
 
 
 def _first(rows: pl.Series) -> str:

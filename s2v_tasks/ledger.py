@@ -51,7 +51,6 @@ MAX_IMAGES: Final = 2**62
 """More than anybody has, and small enough for a database's integers."""
 BUDGET_SPENT: Final = "budget_spent"
 RUN_STOPPED: Final = "run_stopped"
-UNSPENT_REASONS: Final = frozenset({BUDGET_SPENT, RUN_STOPPED})
 LOST_ANSWERS_ALLOWED: Final[dict[OnUnknown, int]] = {"retry": 2, "assume-paid": 1}
 """How many answers may be lost for one picture, over all runs of a ledger, before it is asked no more."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -15,6 +16,10 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     UNSPENT = "unspent"
     DUPLICATE = "duplicate"
+
+
+ATTEMPTED: Final = (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
+"""The outcomes of pictures that the detector was asked about; what shares are shares of."""
 
 
 class Billing(StrEnum):

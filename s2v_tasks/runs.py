@@ -40,7 +40,7 @@ from s2v_tasks.errors import (
 )
 from s2v_tasks.ledger import BUDGET_SPENT, RUN_STOPPED, images_bought
 from s2v_tasks.looking import Look, Looking, looking_here
-from s2v_tasks.models import WAN22_S2V_DETECT, Outcome, Profile, Screened
+from s2v_tasks.models import WAN22_S2V_DETECT, Outcome, Screened
 from s2v_tasks.parts import Parts
 from s2v_tasks.plan import Plan, rows_of
 from s2v_tasks.settings import CurateParameters, Screening
@@ -72,7 +72,6 @@ class Run:
     """Everything that the tasks of one run share. ``parts`` hold the rows and what was told of them."""
 
     parameters: CurateParameters
-    profile: Profile
     folder: RunFolder
     manifest: Manifest
     ledger: LedgerDatabase
@@ -261,7 +260,6 @@ async def open_run(
         engine = Engine(ledger, lease, client, clock, lambda: allowance.rate_per_s)
         run = Run(
             planned.parameters,
-            WAN22_S2V_DETECT,
             folder,
             manifest.model_copy(update={"rows": rows}),
             ledger,

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from s2v_tasks.models import Outcome
-
-_MICRO = 1_000_000
+from s2v_tasks.ledger import MICRO_USD, usd
+from s2v_tasks.models import ATTEMPTED, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Summary:
     @property
     def pass_rate(self) -> float | None:
         """Passed of attempted; None if nothing was attempted."""
-        attempted = self.passed + self.failed + self.error + self.unknown
+        attempted: int = sum(getattr(self, outcome) for outcome in ATTEMPTED)
         return self.passed / attempted if attempted else None
 
     def reasons_of(self, outcome: Outcome) -> list[tuple[str, int]]:
@@ -45,7 +44,7 @@ class Summary:
 
 def tallied(verdicts: pl.LazyFrame) -> pl.LazyFrame:
     """Add up rows of `s2v_tasks.verdicts.SCHEMA`: a row per outcome, reason and source; whole micro-USD."""
-    micro = [(pl.col(name) * _MICRO).round().cast(pl.Int64).sum() for name in ("cost_usd", "paid_usd")]
+    micro = [(pl.col(name) * MICRO_USD).round().cast(pl.Int64).sum() for name in ("cost_usd", "paid_usd")]
     return verdicts.group_by("outcome", "reason", "from_ledger").agg(pl.len().alias("rows"), *micro)
 
 
@@ -58,9 +57,7 @@ def summarise(tallies: pl.DataFrame) -> Summary:
         .agg(pl.col("rows").sum())
         .sort("rows", "outcome", "reason", descending=[True, False, False])
     )
-    attempted = sum(
-        counts.get(o, 0) for o in (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
-    )
+    attempted = sum(counts.get(outcome, 0) for outcome in ATTEMPTED)
     known = int(tallies.filter("from_ledger")["rows"].sum())
     return Summary(
         rows=int(tallies["rows"].sum()),
@@ -74,8 +71,8 @@ def summarise(tallies: pl.DataFrame) -> Summary:
         unknown=counts.get(Outcome.UNKNOWN, 0),
         unspent=counts.get(Outcome.UNSPENT, 0),
         reasons=tuple(reasons.iter_rows()),
-        cost_usd=int(tallies["cost_usd"].sum()) / _MICRO,
-        data_set_cost_usd=int(tallies["paid_usd"].sum()) / _MICRO,
+        cost_usd=usd(int(tallies["cost_usd"].sum())),
+        data_set_cost_usd=usd(int(tallies["paid_usd"].sum())),
     )
 
 

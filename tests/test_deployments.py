@@ -68,7 +68,7 @@ def test_the_image_holds_what_the_package_is_built_from(tmp_path: Path) -> None:
     assert list((tmp_path / "dist").glob("s2v_tasks-*.whl"))
 
 
-def known_to_prefect(settings: type[PrefectBaseSettings], prefix: str = "") -> set[str]:
+def known_to_prefect(settings: type[PrefectBaseSettings]) -> set[str]:
     """The names of all environment variables that Prefect reads."""
     found = set()
     for name, field in settings.model_fields.items():

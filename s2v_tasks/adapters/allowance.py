@@ -24,11 +24,10 @@ LOOK_EVERY_S: Final = 5.0
 class Allowance:
     """The rate now, and where it is from; use it as an async context manager."""
 
-    def __init__(self, profile: Profile, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, profile: Profile) -> None:
         self.rate_per_s = profile.rate_per_s
         self.source = "the model's documented rate (no Prefect limit read)"
         self._profile = profile
-        self._look_every_s = look_every_s
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -47,7 +46,7 @@ class Allowance:
     async def _keep_looking(self) -> None:
         async with get_client() as client:
             while True:
-                await asyncio.sleep(self._look_every_s)
+                await asyncio.sleep(LOOK_EVERY_S)
                 await self._look(client)
 
     async def _look(self, client: PrefectClient) -> None:

@@ -106,11 +106,6 @@ class RunFolder:
         """The gate's report."""
         return self.path / "gate.json"
 
-    @property
-    def docs(self) -> Place:
-        """Great Expectations' Data Docs."""
-        return self.path / "data_docs"
-
     @classmethod
     def of(cls, run_dir: Place) -> "RunFolder":
         """The folder ``OUT/runs/<run_id>``.

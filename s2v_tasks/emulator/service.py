@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import uuid4
@@ -61,11 +61,10 @@ def read_request(headers: Mapping[str, str], body: bytes, api_key: str | None) -
 
 
 class Service:
-    """The emulator's state and its ASGI app (``app``); ``clock`` gives monotonic seconds."""
+    """The emulator's state and its ASGI app (``app``)."""
 
-    def __init__(self, options: EmulatorOptions, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, options: EmulatorOptions) -> None:
         self._options = options
-        self._clock = clock
         self._window = make_window(options.window, options.limit)
         self._faults = FaultPlan(parse_faults(options.faults), options.seed)
         self._jitter = random.Random(options.seed)  # noqa: S311 - repeatable latency, nothing secret
@@ -103,7 +102,7 @@ class Service:
         if self._options.arrival_jitter_s:
             await asyncio.sleep(self._lateness.uniform(0, self._options.arrival_jitter_s))
         # Nothing is awaited between the clock and the window, so calls are decided in order of arrival.
-        arrived_s = self._clock()
+        arrived_s = time.monotonic()
         asked = read_request(request.headers, body, self._options.api_key)
         if isinstance(asked, Answer):
             self._calls.arrived(arrived_s, "refused")

@@ -537,13 +537,6 @@ async def test_a_continued_run_counts_its_former_lifes_calls_as_lost(
     assert await ledger.reserve(lease, "next", HOST, RATE) == Spent(final=True)
 
 
-async def taken_over(ledger: LedgerDatabase, backend: Any) -> tuple[Lease, Lease]:
-    """A run that was silent too long, and the same run in other hands."""
-    old = await opened(ledger)
-    await silence(backend, "run")
-    return old, await opened(ledger)
-
-
 async def test_a_run_that_was_taken_over_is_fenced(ledger: LedgerDatabase, backend: Any) -> None:
     """It can neither reserve nor move an instant nor beat, and ends nothing of its successor's."""
     old = await opened(ledger)
