@@ -33,7 +33,7 @@ def place(name: str | Place) -> Place:
     scheme, separator, _ = str(name).partition("://")
     if separator:  # as a path it would be a folder here that nobody looks into
         raise UsageError(f"{scheme}:// can't be written; name a path, {or_stores()}")
-    return Path(name).resolve()
+    return Path(str(name)).resolve()
 
 
 def parquet(*paths: Place) -> pl.LazyFrame:
