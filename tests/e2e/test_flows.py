@@ -226,7 +226,9 @@ async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> 
         candidates, str(in_process.out), 1.0, source=Source(url_column="link"), return_state=True
     )
     assert state.is_failed()
-    assert state.message == "the candidates have no column 'link'; they have: image_url"
+    assert state.message == (
+        "the candidates have no column 'link'; they have: image_url; name the one with the URLs (--url-column)"
+    )
     assert files_below(in_process.folder) == {"candidates.parquet"}
 
 
