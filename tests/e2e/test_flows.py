@@ -227,7 +227,8 @@ async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> 
     )
     assert state.is_failed()
     assert state.message == (
-        "the candidates have no column 'link'; they have: image_url; name the one with the URLs (--url-column)"
+        "the candidates have no column 'link'; they have: image_url;"
+        " name the one with the URLs (--url-column)"
     )
     assert files_below(in_process.folder) == {"candidates.parquet"}
 
