@@ -109,7 +109,7 @@ class Database:
         try:
             if self._is_sqlite:  # by hand, for the driver leaves a thread behind where it can't open a file
                 sqlite3.connect(self._url.database or "", uri="uri" in self._url.query).close()
-            await (self._find() if self._existing else self._create())
+            await self._find_or_create()
         except NoLedger:
             await self._engine.dispose()
             raise
@@ -122,11 +122,14 @@ class Database:
             ) from None
         return self
 
-    async def _find(self) -> None:
-        async with self._reading() as db:
+    async def _find_or_create(self) -> None:
+        async with self._reading() as db:  # it may be busy: no lock is asked for unless it is needed
             there = await db.run_sync(lambda connection: set(sa.inspect(connection).get_table_names()))
-        if not metadata.tables.keys() <= there:
+        if metadata.tables.keys() <= there:
+            return
+        if self._existing:
             raise NoLedger(f"{self._shown} holds no ledger, or an older one; a curation run makes it")
+        await self._create()
 
     @whole
     async def _create(self) -> None:
