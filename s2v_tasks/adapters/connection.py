@@ -5,8 +5,8 @@ Here is what differs between the two: drivers, how a writer takes its lock, and 
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,7 +28,8 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgres": "postgresql+asyncpg",
 }
-_SQLITE_SETTINGS: Final = ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL")
+_SQLITE_SETTINGS: Final = ("busy_timeout = 10000", "synchronous = FULL")
+_OPENED_WITHIN_S: Final = 10.0
 _POSTGRESQL_SETTINGS: Final = """
 SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                                         WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
@@ -87,7 +88,7 @@ class Database:
         self._offset_s = 0.0
         self._round_trip_s = float("inf")
         self._existing = existing
-        self._engine = _engine(self._url, _SQLITE_SETTINGS[:1] if existing else _SQLITE_SETTINGS)
+        self._engine = _engine(self._url)
         # SQLite's writers wait for each other by looking again and again; those of one process need not.
         self._one_writer: AbstractAsyncContextManager[None] = (
             asyncio.Lock() if self._is_sqlite else nullcontext()
@@ -107,20 +108,41 @@ class Database:
 
     async def __aenter__(self) -> Self:
         try:
-            if self._is_sqlite:  # by hand, for the driver leaves a thread behind where it can't open a file
-                sqlite3.connect(self._url.database or "", uri="uri" in self._url.query).close()
+            if self._is_sqlite:
+                await self._make_file()
             await self._find_or_create()
         except NoLedger:
             await self._engine.dispose()
             raise
         except (SQLAlchemyError, sqlite3.Error, LedgerUnavailable, TypeError, ValueError) as error:
             await self._engine.dispose()
-            what = str(error).partition(";")[0] if isinstance(error, LedgerUnavailable) else _cause(error)
+            what = f"the ledger {self._shown} can't be opened ({_cause(error)})"
+            if isinstance(error, LedgerUnavailable):
+                what = error.message.partition(";")[0]
             raise UsageError(
-                f"the ledger {self._shown} can't be opened: {what}; check that its folder or server is there,"
+                f"{what}; check that its folder or server is there,"
                 " and that --ledger or S2V_LEDGER_URL names a database that may be written"
             ) from None
         return self
+
+    async def _make_file(self) -> None:
+        """By hand, for the driver leaves a thread behind where it can't open a file.
+
+        Who turns a new file to WAL while another writes to it is refused at once, however patient.
+        """
+        until_s = self._clock.monotonic() + _OPENED_WITHIN_S
+        while True:
+            path, uri = self._url.database or "", "uri" in self._url.query
+            try:
+                with closing(sqlite3.connect(path, uri=uri)) as db:
+                    if not self._existing:
+                        db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or self._clock.monotonic() > until_s:
+                    raise
+                await self._clock.sleep(0.05)
+            else:
+                return
 
     async def _find_or_create(self) -> None:
         async with self._reading() as db:  # it may be busy: no lock is asked for unless it is needed
@@ -192,7 +214,7 @@ def _cause(error: Exception) -> str:
     return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
-def _engine(url: sa.URL, sqlite_settings: Sequence[str]) -> AsyncEngine:
+def _engine(url: sa.URL) -> AsyncEngine:
     if not url.drivername.startswith("sqlite"):
         engine = create_async_engine(url, pool_size=5, pool_pre_ping=True)
 
@@ -212,7 +234,7 @@ def _engine(url: sa.URL, sqlite_settings: Sequence[str]) -> AsyncEngine:
         # the lock and instants would be given out twice; we begin ourselves, below.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in sqlite_settings:
+        for pragma in _SQLITE_SETTINGS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def test_a_foreign_file_stays_as_it_is(tmp_path: Path) -> None:
         asyncio.run(look())
     assert sha256(path.read_bytes()).hexdigest() == before
     assert [file.name for file in tmp_path.iterdir()] == ["theirs.sqlite3"]
+
+
+async def test_a_new_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    """Of two that turn it into a ledger at once, SQLite refuses one without waiting."""
+    path = tmp_path / "ledger.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.3, other.execute, "COMMIT")
+        async with LedgerDatabase(f"sqlite:///{path}", SystemClock()) as ledger:
+            await opened(ledger)
 
 
 @pytest.mark.parametrize(
