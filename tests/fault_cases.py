@@ -225,6 +225,7 @@ ACCOUNTS: Final = (
 EXIT_STATUSES: Final = (
     ("UsageError", 2, False),
     ("InputError", 2, False),
+    ("NoLedger", 2, False),
     ("RunStopped", 1, True),
     ("AccountRefused", 1, True),
     ("Outage", 1, True),
