@@ -104,11 +104,6 @@ def _attempts(url: str | None) -> "pl.DataFrame":
     url = url or Environment().ledger_url
     if url is None:
         raise UsageError("which ledger? name it with --ledger or in S2V_LEDGER_URL")
-    from s2v_tasks.adapters.connection import ledger_url
-
-    parsed = ledger_url(url)
-    if parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file():
-        raise UsageError(f"there is no ledger at {parsed.database}; mend --ledger")
     return asyncio.run(_read(url))
 
 

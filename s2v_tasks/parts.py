@@ -111,20 +111,25 @@ class Parts:
         """Remove the scratch folder: the run is over."""
         storage.remove_below(self.folder)
 
-    def write(self, rows: pl.LazyFrame, verdicts: Place, unreached: str) -> dict[str, int]:
+    def write(
+        self, rows: pl.LazyFrame, verdicts: Place, unreached: str, *, same_content: bool = False
+    ) -> dict[str, int]:
         """Write the rows with their outcomes, in input order, and count the outcomes.
 
-        ``rows`` is what was cut; ``unreached`` the reason of what no stage has reached.
+        ``rows`` is what was cut; ``unreached`` the reason of what no stage has reached. Only with
+        ``same_content`` may a picture be told of more than once: by its copies.
 
         Raises:
             ConservationError: Rows or outcomes do not add up.
         """
         self._ordered.begin(anew=True)
         for part, looked in enumerate(self._looked()):
-            judged, charged = (
-                stage5.last_told(told.read(part)).lazy() for told in (self._judged, self._charged)
-            )
-            outcomes = stage5.outcomes(looked.lazy(), judged, charged, unreached=unreached).collect()
+            judged, charged = self._judged.read(part), self._charged.read(part)
+            if same_content:
+                judged, charged = stage5.last_told(judged), stage5.last_told(charged)
+            outcomes = stage5.outcomes(
+                looked.lazy(), judged.lazy(), charged.lazy(), unreached=unreached
+            ).collect()
             self._ordered.spread(outcomes, pl.col("row") // self._part_rows)
         counts: Counter[str] = Counter()
         pieces = []

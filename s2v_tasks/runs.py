@@ -203,7 +203,12 @@ class Run:
             outcomes = storage.parquet(self.folder.verdicts).group_by("outcome").len()
             return dict(outcomes.collect(engine="streaming").iter_rows())
         unreached = RUN_STOPPED if self.stopped else BUDGET_SPENT
-        counts = self.parts.write(storage.parquet(self.folder.rows), self.folder.verdicts, unreached)
+        counts = self.parts.write(
+            storage.parquet(self.folder.rows),
+            self.folder.verdicts,
+            unreached,
+            same_content=self.parameters.screening.same_content,
+        )
         if self.stopped is None:
             keep = self.parameters.output.keep_duplicates
             verdicts = storage.parquet(self.folder.verdicts)

@@ -69,6 +69,11 @@ def is_of_the_picture(screened: Screened) -> bool:
     return screened.image_format is not None and screened.reason != "truncated"
 
 
+def lacks_content(screened: Screened) -> bool:
+    """Whether a picture is kept and its bytes are still to be had, to be compared with those of others."""
+    return screened.reason is None and screened.image_format is not None and screened.content_key is None
+
+
 def judge(header: Header | NotAnImage, profile: Profile) -> str | None:
     """Return why the detector could not take this picture, or None. A side at the limit is kept."""
     if isinstance(header, NotAnImage):

@@ -14,7 +14,6 @@ import polars as pl
 from s2v_tasks import candidates as stage1
 from s2v_tasks.adapters import sources, storage
 from s2v_tasks.adapters.clock import SystemClock
-from s2v_tasks.adapters.connection import ledger_url
 from s2v_tasks.adapters.database import LedgerDatabase
 from s2v_tasks.adapters.lease import Holder, Lease
 from s2v_tasks.adapters.looks import Looks
@@ -125,23 +124,15 @@ def _cut(asked: Question, parts: Parts, *, go_on: Callable[[], bool]) -> None:
     parts.cut(storage.parquet(urls), "url", go_on=go_on)
 
 
-def _is_missing(url: str) -> bool:
-    parsed = ledger_url(url)
-    return parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file()
-
-
 @asynccontextmanager
 async def _memory(asked: Question) -> AsyncIterator[LedgerDatabase | None]:
     """The ledger; one that is not there yet is not made."""
-    if asked.ledger_url is None or _is_missing(asked.ledger_url):
-        yield None
-        return
     async with AsyncExitStack() as stack:
         ledger = None
-        with suppress(NoLedger):
-            ledger = await stack.enter_async_context(
-                LedgerDatabase(asked.ledger_url, SystemClock(), existing=True)
-            )
+        if asked.ledger_url is not None:
+            with suppress(NoLedger):
+                opening = LedgerDatabase(asked.ledger_url, SystemClock(), existing=True)
+                ledger = await stack.enter_async_context(opening)
         yield ledger
 
 

@@ -88,7 +88,7 @@ def test_the_same_bytes_are_found_across_parts(tmp_path: Path) -> None:
     ]
     parts.keep_judged(stage5.judged_frame(passed))
     parts.keep_judged(stage5.judged_frame(passed[:100]))
-    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent")
+    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent", same_content=True)
     written = pl.read_parquet(tmp_path / "verdicts.parquet")
 
     assert counts["passed"] == asked["asked_key"].n_unique()
@@ -107,8 +107,8 @@ def test_the_same_bytes_are_found_across_parts(tmp_path: Path) -> None:
     check_unique(pl.scan_parquet(tmp_path / "verdicts.parquet"), ROWS)
 
 
-def test_what_is_told_twice_of_a_picture_is_one_row(tmp_path: Path) -> None:
-    """Its charge, as the ledger told it before the look and after; and its verdict, last told."""
+def test_what_copies_tell_twice_of_a_picture_is_one_row(tmp_path: Path) -> None:
+    """Its charge, as the ledger told it before and after the look, and its verdict; else that is an error."""
     rows = candidates(100)
     parts = Parts(tmp_path / "work")
     parts.cut(rows, "image_url")
@@ -118,7 +118,9 @@ def test_what_is_told_twice_of_a_picture_is_one_row(tmp_path: Path) -> None:
     parts.keep_charged(stage5.judged_frame([charged]))
     for outcome in (Outcome.UNSPENT, Outcome.PASSED):
         parts.keep_judged(stage5.judged_frame([Verdict(other, outcome, paid_micro_usd=574)]))
-    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent")
+    with pytest.raises(ConservationError):
+        parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent")
+    counts = parts.write(rows, tmp_path / "verdicts.parquet", "budget_spent", same_content=True)
     assert counts["passed"] == 1
     assert pl.read_parquet(tmp_path / "verdicts.parquet")["paid_usd"].sum() == pytest.approx(2 * 574e-6)
 

@@ -130,9 +130,11 @@ class Database:
 
         Who turns a new file to WAL while another writes to it is refused at once, however patient.
         """
+        path, uri = self._url.database or "", "uri" in self._url.query
+        if self._existing and not _is_file(path):
+            raise NoLedger(f"there is no ledger at {path}; mend --ledger or S2V_LEDGER_URL")
         until_s = self._clock.monotonic() + _OPENED_WITHIN_S
         while True:
-            path, uri = self._url.database or "", "uri" in self._url.query
             try:
                 with closing(sqlite3.connect(path, uri=uri)) as db:
                     if not self._existing:
@@ -206,6 +208,10 @@ class Database:
                 f"the ledger {self._shown} can't be used ({_cause(error)});"
                 " mend that and run the same command again"
             ) from None
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_file()
 
 
 def _cause(error: Exception) -> str:

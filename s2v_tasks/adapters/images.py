@@ -25,7 +25,7 @@ from s2v_tasks.candidates import refusal
 from s2v_tasks.errors import S2VError
 from s2v_tasks.headers import Found, Header, NeedMore, NotAnImage, cut_short, read_header
 from s2v_tasks.models import Candidate, Profile, Screened
-from s2v_tasks.screen import LATE_RETRY, REASON_OF_TROUBLE, Trouble, judge, judge_status
+from s2v_tasks.screen import LATE_RETRY, REASON_OF_TROUBLE, Trouble, judge, judge_status, lacks_content
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PARTIAL: Final = 206
@@ -166,9 +166,7 @@ class _Look:
 
     def _wants_all(self, seen: Screened | httpx.URL) -> TypeGuard[Screened]:
         """Whether a picture's bytes are still to be compared with those of others."""
-        if not self._options.same_content or isinstance(seen, httpx.URL):
-            return False
-        return seen.reason is None and seen.image_format is not None and seen.content_key is None
+        return self._options.same_content and isinstance(seen, Screened) and lacks_content(seen)
 
     async def _content(self, host: Host, url: httpx.URL, left_s: float) -> str | None:
         """A hash of all bytes; None if they can't be had within the bounds, then the picture is its own.

@@ -12,7 +12,7 @@ from s2v_tasks.adapters.together import whole
 from s2v_tasks.headers import Header
 from s2v_tasks.ledger import Scope
 from s2v_tasks.models import Profile, Screened
-from s2v_tasks.screen import is_of_the_picture, judge
+from s2v_tasks.screen import is_of_the_picture, judge, lacks_content
 from s2v_tasks.settings import Screening
 
 _HOUR_US = 3_600_000_000
@@ -39,8 +39,8 @@ class LookDatabase(Database):
         async with self._reading() as db:
             for row in (await db.execute(wanted)).mappings():
                 seen = _screened(row, profile)
-                if screening.same_content and seen.reason is None and seen.content_key is None:
-                    continue  # its bytes are still to be had
+                if screening.same_content and lacks_content(seen):
+                    continue
                 if 0 <= now - row["seen_at"] <= screening.fresh_for_h * _HOUR_US:
                     looks.fresh.append(seen)
                 elif seen.validator:

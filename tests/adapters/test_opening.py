@@ -31,6 +31,15 @@ async def test_a_database_without_a_ledger_is_refused_by_who_only_reads(backend:
     assert await backend.sql(TABLES[backend.is_sqlite]) == [("theirs",)]
 
 
+async def test_a_missing_file_stays_missing_for_who_only_reads(tmp_path: Path) -> None:
+    """It says where there is no ledger, and makes none."""
+    path = tmp_path / "ledger.sqlite3"
+    with pytest.raises(NoLedger, match=f"there is no ledger at {path}"):
+        async with LedgerDatabase(f"sqlite:///{path}", SystemClock(), existing=True):
+            pass
+    assert not path.exists()
+
+
 async def test_who_only_reads_finds_what_a_run_has_made(backend: Backend) -> None:
     """Its tables, and what is in them."""
     async with LedgerDatabase(backend.url, SystemClock()) as ledger:
