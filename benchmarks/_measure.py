@@ -1,4 +1,4 @@
-"""Arrival times at the receiving end -> figures. Pure; times in seconds of one monotonic clock."""
+"""Figures from arrival times at the service. Pure; times in seconds of one monotonic clock."""
 
 import statistics
 from collections import Counter
@@ -9,14 +9,14 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Calls in order of arrival: when each came, which worker sent it, and whether it was let in."""
+    """Calls in order of arrival: its time, the worker that sent it, and whether it was admitted."""
 
     at_s: tuple[float, ...]
     worker: tuple[int, ...]
     admitted: tuple[bool, ...]
 
     def between(self, from_s: float, to_s: float) -> "Arrivals":
-        """Those from ``from_s`` on and before ``to_s``."""
+        """The calls from ``from_s`` on and before ``to_s``."""
         kept = [n for n, at in enumerate(self.at_s) if from_s <= at < to_s]
         return Arrivals(
             tuple(self.at_s[n] for n in kept),
@@ -53,7 +53,7 @@ def over_the_limit(at_s: Sequence[float], limit: int) -> int:
 
 
 def fairness(workers: Sequence[int], processes: int) -> float:
-    """Jain's index over processes: 1 all the same, 1/processes one got everything."""
+    """Jain's index over processes: 1 if all sent the same number, 1/processes if one sent all."""
     counts = Counter(workers)
     squares = sum(counts[n] ** 2 for n in range(processes))
     return len(workers) ** 2 / (processes * squares) if squares else 0.0

@@ -1,5 +1,6 @@
 """What is measured: the rows of the comparison, and the scenarios beside it. A run gives figures by name."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from _measure import (
     quantile,
     share_used,
 )
-from _worker import Orders
+from _parent import Orders
 
 Figures = dict[str, Any]
 Wait = Callable[[float], None]
@@ -30,7 +31,7 @@ JITTER_S: Final = 0.05
 NEWCOMERS: Final = 5
 WAYMARKS: Final = (0.1, 0.5, 1.0)
 """Of the images of the memory scenario."""
-SLOW_ANSWER_S: Final = 2.0
+SLOW_RESPONSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Row:
     decay: float = 0.0
     rate_per_s: float = RATE_PER_S
     jitter_s: float = 0.0
-    answer_s: float = 0.0
+    response_s: float = 0.0
 
     @property
     def is_ours(self) -> bool:
@@ -55,13 +56,14 @@ class Row:
 
 
 def _engine(backend: str, processes: int) -> Row:
-    names = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+    names = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "pgbouncer": "PgBouncer, transaction mode"}
     return Row(f"{backend}-{processes}", f"s2v-tasks, {names[backend]}", "engine", processes, backend)
 
 
 OURS: Final = tuple(_engine(b, n) for b in ("sqlite", "postgresql") for n in (1, 4))
 
 ROWS: Final = (
+    *([_engine("pgbouncer", 4)] if shutil.which("pgbouncer") else ()),
     *OURS,
     Row("prefect-best-1", "Prefect rate_limit, limit 1 decay 5", "prefect", 1, limit=1, decay=5.0),
     Row("prefect-best-4", "Prefect rate_limit, limit 1 decay 5", "prefect", 4, limit=1, decay=5.0),
@@ -100,16 +102,16 @@ RATE_ROWS: Final = (
     ),
     replace(
         OURS[0],
-        key="slow-answers-at-50",
-        label=f"s2v-tasks, SQLite, answers take {SLOW_ANSWER_S:.0f} s",
+        key="slow-responses-at-50",
+        label=f"s2v-tasks, SQLite, responses take {SLOW_RESPONSE_S:.0f} s",
         rate_per_s=50.0,
-        answer_s=SLOW_ANSWER_S,
+        response_s=SLOW_RESPONSE_S,
     ),
 )
 
 
 def orders_of(row: Row, run: str, service: Service, backends: Backends, images: int = 0) -> list[Orders]:
-    """What the callers of a row are told; they share one ledger or one limit."""
+    """The arguments of the callers of a row, which share one ledger or one limit."""
     ledger = getattr(backends, row.backend)() if row.backend else ""
     limit_name = backends.prefect_limit(row.limit, row.decay) if row.limit else ""
     return [
@@ -128,7 +130,7 @@ def orders_of(row: Row, run: str, service: Service, backends: Backends, images: 
 
 
 def _meter(row: Row, fleet: list[Worker], service: Service, backends: Backends) -> Meter:
-    servers = {"postgresql": backends.postgresql_pids}.get(row.backend, [])
+    servers = [] if row.backend == "sqlite" else backends.postgresql_pids
     servers = backends.prefect_pids if row.limit else servers
     return Meter([worker.pid for worker in fleet], servers, [service.pid])
 
@@ -164,7 +166,7 @@ def _inside(reports: list[Figures]) -> Figures:
 
 
 def compare(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -> Figures:
-    """All callers from the same moment on, against a service that counts and refuses nobody."""
+    """All callers start together, against a service that counts and admits every call."""
     images = 2 * round(RATE_PER_S * seconds)
     with (
         Service() as service,
@@ -216,7 +218,7 @@ def jitter(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -
 def rates(row: Row, run: str, backends: Backends, seconds: float, wait: Wait) -> Figures:
     """A larger allowance, and what the time goes into."""
     with (
-        Service(answer_s=row.answer_s) as service,
+        Service(response_s=row.response_s) as service,
         workers(orders_of(row, run, service, backends)) as fleet,
     ):
         meter = _meter(row, fleet, service, backends)

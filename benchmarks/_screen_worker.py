@@ -1,6 +1,6 @@
-"""Asks for pictures in one way, as a process of its own: ``_screen_worker.py WAY URLS IN_FLIGHT``.
+"""Fetches images in one way, as a separate process: ``_screen_worker.py WAY URLS IN_FLIGHT``.
 
-``WAY`` is ``screen`` (this project's, whole) or one of the clients it was chosen from, bare: ``httpx``,
+``WAY`` is ``screen`` (this package's screening) or one of the compared HTTP clients, bare: ``httpx``,
 ``httpx per host``, ``httpx over aiohttp``, ``aiohttp``. Prints one JSON object.
 """
 
@@ -20,29 +20,29 @@ SHARD, SHARDS_AT_ONCE = 100, 4
 
 async def screen(urls: list[str]) -> dict[str, int]:
     """Screen as a run does: shards of 100, four at a time."""
-    from s2v_tasks.adapters.hosts import FetchOptions
-    from s2v_tasks.adapters.images import ImageFetcher
-    from s2v_tasks.models import WAN22_S2V_DETECT, Candidate
+    from s2v_tasks.adapters.http.fetch_options import FetchOptions
+    from s2v_tasks.adapters.http.image_fetcher import ImageFetcher
+    from s2v_tasks.models import WAN22_S2V_DETECT, UniqueImage
 
-    room, kept = asyncio.Semaphore(SHARDS_AT_ONCE), 0
+    slots, kept = asyncio.Semaphore(SHARDS_AT_ONCE), 0
     async with ImageFetcher(FetchOptions(allow_private_hosts=True), WAN22_S2V_DETECT) as fetcher:
 
         async def shard(first: int) -> int:
-            async with room:
-                seen = await fetcher.screen([Candidate(url, url) for url in urls[first : first + SHARD]])
-            return sum(one.reason is None for one in seen)
+            async with slots:
+                results = await fetcher.screen([UniqueImage(url, url) for url in urls[first : first + SHARD]])
+            return sum(one.reason is None for one in results)
 
         kept = sum(await asyncio.gather(*map(shard, range(0, len(urls), SHARD))))
     return {"kept": kept}
 
 
 async def client(way: str, urls: list[str], in_flight: int) -> dict[str, int]:
-    """Get four kilobytes of each URL, bare."""
+    """Fetch 4 KB of each URL with the bare client."""
     async with AsyncExitStack() as stack:
-        get, room = await _getter(way, stack), asyncio.Semaphore(in_flight)
+        get, slots = await _getter(way, stack), asyncio.Semaphore(in_flight)
 
         async def one(url: str) -> None:
-            async with room:
+            async with slots:
                 await get(url)
 
         await asyncio.gather(*map(one, urls))
@@ -81,15 +81,15 @@ async def _getter(way: str, stack: AsyncExitStack) -> Get:
 
 
 def main() -> None:
-    """Do the work and say what it took, from the first request to the last answer."""
+    """Run the work and print its time and CPU, from the first request to the last response."""
     way, file, in_flight = sys.argv[1:]
     urls = Path(file).read_text("utf-8").split()
     work = screen(urls) if way == "screen" else client(way, urls, int(in_flight))
     began, cpu = time.perf_counter(), time.process_time()
-    told = asyncio.run(work)
-    told |= {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
-    told["peak_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps(told))
+    measured = asyncio.run(work)
+    measured |= {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+    measured["peak_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

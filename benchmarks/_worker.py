@@ -1,104 +1,59 @@
-"""One caller in a process of its own. Reads its orders from standard input, ends with its parent.
+"""One caller in a separate process, controlled by its parent through standard input and output.
 
-First line in: a JSON object, see `Orders`. Out: the time when it is ready; then, after ``go`` came in, calls
-are made until ``stop`` comes in; then one JSON line with what was seen inside. End of file ends the process.
+It reads one line, a JSON object (see `Orders`), and prints the time when it is ready. After ``go`` it sends
+calls until ``stop``, and prints one JSON line with its figures. End of file ends the process.
 """
 
 import asyncio
 import itertools
-import json
 import os
-import queue
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 from _measure import quantile
+from _parent import Orders, Parent
 from pydantic import SecretStr
 
 from s2v_tasks.adapters.clock import SystemClock
-from s2v_tasks.adapters.dashscope import Access, DetectClient, service_of
-from s2v_tasks.adapters.database import LedgerDatabase
-from s2v_tasks.adapters.lease import BEAT_S, Lease
-from s2v_tasks.candidates import image_key
-from s2v_tasks.detect import build_request
-from s2v_tasks.engine import Engine
+from s2v_tasks.adapters.database.lease import HEARTBEAT_S
+from s2v_tasks.adapters.database.ledger import Ledger
+from s2v_tasks.adapters.database.run_ledger import RunLedger
+from s2v_tasks.adapters.http.detect_client import DetectClient, service_of
+from s2v_tasks.domain.detect import DetectResponse, build_request
+from s2v_tasks.domain.image_url import image_key
+from s2v_tasks.domain.ledger import Scope
+from s2v_tasks.domain.response_rules import Kind
 from s2v_tasks.errors import Interrupted
-from s2v_tasks.ledger import Scope
-from s2v_tasks.models import WAN22_S2V_DETECT, Candidate
+from s2v_tasks.models import WAN22_S2V_DETECT, Billing, UniqueImage
+from s2v_tasks.runtime.engine import Engine
+from s2v_tasks.settings import Credentials
 
 SHARD: Final = 100
-SHARDS_UNDER_WAY: Final = 6
+SHARDS_IN_FLIGHT: Final = 6
 """Both as a run has them."""
+COMMIT_PAIRS: Final = 9
+PASSED: Final = DetectResponse(Kind.VERDICT, Billing.BILLED, check_pass=True, humanoid=True, http_status=200)
 KEPT: Final = 10_000
 """Timings kept for the quantiles; of more, the last ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What one caller does. ``number`` tells callers apart at the receiving end, ``run`` tells repeats apart.
+class TimedLedger:
+    """A run's ledger, with the time that each of its transactions takes, waiting for locks included."""
 
-    ``limit_name`` is a Prefect concurrency limit. At each number of calls in ``report_at`` a line with memory
-    and CPU goes out.
-    """
-
-    mechanism: str
-    number: int
-    run: str
-    base_url: str
-    rate_per_s: float
-    ledger: str = ""
-    limit_name: str = ""
-    images: int = 0
-    report_at: tuple[int, ...] = ()
-
-    def urls(self) -> Iterator[str]:
-        """Picture addresses that no other caller has; endless."""
-        return (f"http://pictures.invalid/{self.run}/{self.number}/{n}.jpg" for n in itertools.count())
-
-
-class Parent:
-    """The pipe to the parent: its words, and its end, which ends this process."""
-
-    def __init__(self) -> None:
-        self.orders = Orders(**json.loads(sys.stdin.readline()))
-        self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in sys.stdin:
-            self._words.put(line.strip())
-        os._exit(1)
-
-    def say(self, **what: object) -> None:
-        """Send one line."""
-        print(json.dumps(what), flush=True)
-
-    def hear(self) -> str:
-        """Wait for the next word."""
-        return self._words.get()
-
-    def ready(self) -> None:
-        """Say so, and wait for the start."""
-        self.say(ready_s=time.monotonic())
-        self.hear()
-
-
-class TimedLedger(LedgerDatabase):
-    """The ledger, with the time that each of its transactions takes, waiting for locks included."""
-
-    def __init__(self, url: str, clock: SystemClock) -> None:
-        super().__init__(url, clock)
+    def __init__(self, ledger: RunLedger) -> None:
+        self._ledger = ledger
         self.took_s: dict[str, deque[float]] = {
             name: deque(maxlen=KEPT) for name in ("reserve", "settle", "postpone")
         }
         self.slowed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
 
     async def _timed(self, name: str, statement: Awaitable[Any]) -> Any:
         began_s = time.perf_counter()
@@ -109,23 +64,23 @@ class TimedLedger(LedgerDatabase):
 
     async def reserve(self, *args: Any, **named: Any) -> Any:
         """As the ledger's."""
-        return await self._timed("reserve", super().reserve(*args, **named))
+        return await self._timed("reserve", self._ledger.reserve(*args, **named))
 
     async def settle(self, *args: Any, **named: Any) -> Any:
         """As the ledger's."""
-        return await self._timed("settle", super().settle(*args, **named))
+        return await self._timed("settle", self._ledger.settle(*args, **named))
 
     async def postpone(self, *args: Any, **named: Any) -> Any:
         """As the ledger's."""
-        return await self._timed("postpone", super().postpone(*args, **named))
+        return await self._timed("postpone", self._ledger.postpone(*args, **named))
 
     async def slow_down(self, *args: Any, **named: Any) -> float:
         """As the ledger's."""
         self.slowed += 1
-        return await super().slow_down(*args, **named)
+        return await self._ledger.slow_down(*args, **named)
 
     def report(self) -> dict[str, float]:
-        """Milliseconds at the median and the 95th percentile, and how many instants were missed."""
+        """Milliseconds at the median and the 95th percentile, and how many send times were missed."""
         figures: dict[str, float] = {"slow_downs": self.slowed}
         for name, took_s in self.took_s.items():
             values = list(took_s)
@@ -148,15 +103,15 @@ async def engine(parent: Parent) -> dict[str, float]:
         async def shards() -> None:
             while not engine.stopped:
                 addresses = [next(urls) for _ in range(SHARD)]
-                await engine.judge([Candidate(image_key(url) or url, url) for url in addresses])
-                done = sum(engine.tally.judged.values())
+                await engine.check_images([UniqueImage(image_key(url) or url, url) for url in addresses])
+                done = sum(engine.stats.checked.values())
                 while waymarks and done >= waymarks[0]:
                     waymarks.popleft()
                     parent.say(**_weight(done))
 
         waymarks = deque(orders.report_at)
         async with asyncio.TaskGroup() as group:
-            for _ in range(SHARDS_UNDER_WAY):
+            for _ in range(SHARDS_IN_FLIGHT):
                 group.create_task(shards())
             await asyncio.to_thread(parent.hear)
             engine.stop(Interrupted("the measurement is over"))
@@ -167,23 +122,40 @@ async def engine(parent: Parent) -> dict[str, float]:
 @asynccontextmanager
 async def _engine(orders: Orders) -> AsyncIterator[tuple[Engine, TimedLedger]]:
     clock = SystemClock()
-    access = Access(orders.base_url, SecretStr("benchmark"))
+    credentials = Credentials(orders.base_url, SecretStr("benchmark"))
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(TimedLedger(orders.ledger, clock))
+        ledger = await stack.enter_async_context(Ledger(orders.ledger, clock))
         scope = Scope(service_of(orders.base_url), "default", WAN22_S2V_DETECT)
         run_id = f"{orders.run}-{orders.number}"
-        lease = await ledger.open_run(run_id, scope, f"run:{run_id}", 10**9, "retry")
-        client = await stack.enter_async_context(DetectClient(access, WAN22_S2V_DETECT))
-        beat = asyncio.create_task(_beat(ledger, lease))
+        run_ledger = await ledger.open_run(run_id, scope, f"run:{run_id}", 10**9, "retry")
+        client = await stack.enter_async_context(DetectClient(credentials, WAN22_S2V_DETECT))
+        beat = asyncio.create_task(_beat(run_ledger))
         stack.callback(beat.cancel)
         await client.warm()
-        yield Engine(ledger, lease, client, clock, lambda: orders.rate_per_s), ledger
+        timed = TimedLedger(run_ledger)
+        as_ledger: Any = timed  # it has all that the engine uses
+        yield Engine(as_ledger, client, clock, lambda: orders.rate_per_s), timed
 
 
-async def _beat(ledger: LedgerDatabase, lease: Lease) -> None:
+async def commits(parent: Parent) -> dict[str, float]:
+    """How long one reserve and one settle take, without a call in between: the median of pairs."""
+    took_s: list[float] = []
+    urls = parent.orders.urls()
+    async with _engine(parent.orders) as (_, ledger):
+        await asyncio.to_thread(parent.ready)
+        while len(took_s) < COMMIT_PAIRS:
+            url = next(urls)
+            began_s = time.perf_counter()
+            reserved = await ledger.reserve(image_key(url), "images.invalid", 1000.0)
+            await ledger.settle(image_key(url), reserved.attempt_id, PASSED)
+            took_s.append(time.perf_counter() - began_s)
+    return {"commit_s": quantile(took_s, 0.5)}
+
+
+async def _beat(ledger: RunLedger) -> None:
     while True:
-        await asyncio.sleep(BEAT_S)
-        await ledger.beat(lease)
+        await asyncio.sleep(HEARTBEAT_S)
+        await ledger.heartbeat()
 
 
 def _weight(done: int) -> dict[str, float]:
@@ -199,18 +171,18 @@ def _weight(done: int) -> dict[str, float]:
     }
 
 
-# -- what it is compared with --------------------------------------------------------------------------------
+# -- baselines --------------------------------------------------------------------------------
 
 
 async def _calls_after(parent: Parent, permit: Callable[[], Awaitable[object]]) -> dict[str, float]:
-    """Wait for a permit, send, do not wait for the answer: the loop of whoever has a limiter."""
+    """Wait for a permit, send, do not wait for the response: the loop of a client with a rate limiter."""
     orders = parent.orders
-    access = Access(orders.base_url, SecretStr("benchmark"))
-    async with DetectClient(access, WAN22_S2V_DETECT) as client:
+    credentials = Credentials(orders.base_url, SecretStr("benchmark"))
+    async with DetectClient(credentials, WAN22_S2V_DETECT) as client:
         await client.warm()
         await asyncio.to_thread(parent.ready)
         over = asyncio.create_task(asyncio.to_thread(parent.hear))
-        under_way: set[asyncio.Task[Any]] = set()
+        in_flight: set[asyncio.Task[Any]] = set()
         for url in orders.urls():
             allowed = asyncio.ensure_future(permit())
             await asyncio.wait({over, allowed}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,9 +191,9 @@ async def _calls_after(parent: Parent, permit: Callable[[], Awaitable[object]]) 
                 break
             allowed.result()
             call = asyncio.create_task(client.send(build_request(WAN22_S2V_DETECT, url)))
-            under_way.add(call)
-            call.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+            in_flight.add(call)
+            call.add_done_callback(in_flight.discard)
+        await asyncio.gather(*in_flight)
     return {}
 
 
@@ -264,14 +236,14 @@ async def per_process(parent: Parent) -> dict[str, float]:
 
 
 async def bare(parent: Parent) -> dict[str, float]:
-    """No ledger: instants from a sum, and the same client. What client and service can do at all."""
+    """No ledger: send times from a sum, and the same client; the upper bound of client and service."""
     rate_per_s = parent.orders.rate_per_s
     next_s: list[float] = []
 
     async def permit() -> None:
-        instant_s = max(next_s.pop() if next_s else 0.0, time.monotonic() - 0.05)
-        next_s.append(instant_s + 1.01 / rate_per_s)
-        await asyncio.sleep(max(0.0, instant_s - time.monotonic()))
+        send_at_s = max(next_s.pop() if next_s else 0.0, time.monotonic() - 0.05)
+        next_s.append(send_at_s + 1.01 / rate_per_s)
+        await asyncio.sleep(max(0.0, send_at_s - time.monotonic()))
 
     return await _calls_after(parent, permit)
 
@@ -282,7 +254,7 @@ def prefect_task_per_image(parent: Parent) -> dict[str, float]:
     from prefect.concurrency.sync import rate_limit
 
     orders = parent.orders
-    address = orders.base_url + WAN22_S2V_DETECT.path
+    url_of_call = orders.base_url + WAN22_S2V_DETECT.path
     headers = {"Authorization": "Bearer benchmark", "Content-Type": "application/json"}
 
     with httpx.Client(headers=headers, timeout=60) as client:
@@ -291,10 +263,10 @@ def prefect_task_per_image(parent: Parent) -> dict[str, float]:
         @task
         def detect(url: str) -> int:
             rate_limit(orders.limit_name, strict=True)
-            return client.post(address, content=build_request(WAN22_S2V_DETECT, url).body).status_code
+            return client.post(url_of_call, content=build_request(WAN22_S2V_DETECT, url).body).status_code
 
         @flow
-        def judge(urls: list[str]) -> list[int]:
+        def check(urls: list[str]) -> list[int]:
             return [future.result() for future in detect.map(urls)]
 
         def leave() -> None:
@@ -304,20 +276,26 @@ def prefect_task_per_image(parent: Parent) -> dict[str, float]:
 
         parent.ready()
         threading.Thread(target=leave, daemon=True).start()
-        judge(list(itertools.islice(orders.urls(), orders.images)))
+        check(list(itertools.islice(orders.urls(), orders.images)))
     threading.Event().wait()  # until the parent has seen enough
     return {}
 
 
 def main() -> None:
-    """Do as the parent orders."""
+    """Run the job that the parent gives."""
     parent = Parent()
     if parent.orders.mechanism == "prefect_task_per_image":
         prefect_task_per_image(parent)
         return
-    mechanisms = {"engine": engine, "prefect": prefect_rate_limit, "per_process": per_process, "bare": bare}
+    mechanisms = {
+        "engine": engine,
+        "commits": commits,
+        "prefect": prefect_rate_limit,
+        "per_process": per_process,
+        "bare": bare,
+    }
     parent.say(**asyncio.run(mechanisms[parent.orders.mechanism](parent)))
-    os._exit(0)  # background threads of a client have nothing left to say
+    os._exit(0)  # background threads of a client have nothing left to report
 
 
 if __name__ == "__main__":

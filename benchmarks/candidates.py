@@ -1,4 +1,6 @@
-"""How long and how much memory everything before the paid call takes, for millions of rows; pandas beside it.
+"""How long and how much memory everything before the paid call takes, for millions of rows.
+
+Beside it two plain programs that do the same with whole frames, one in polars and one in pandas.
 
 Each measurement is a process of its own. No network. How to run: README.md.
 """
@@ -19,7 +21,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("_candidates.py")
-LABELS: Final = {"ours": "s2v-tasks", "plain": "plain pandas"}
+LABELS: Final = {"ours": "s2v-tasks", "polars": "plain polars", "plain": "plain pandas"}
 MAX_MB: Final = 1_500
 MAX_GROWTH: Final = 1.3
 Figures = dict[str, Any]
@@ -29,22 +31,22 @@ def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--only", choices=LABELS, help="one of the two")
+    parser.add_argument("--only", choices=LABELS, help="one of the three")
     parser.add_argument("--json", type=Path, help="write every figure here")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     console, found = Console(), []
-    for rows in sorted(asked.rows):
+    for rows in sorted(args.rows):
         with tempfile.TemporaryDirectory(prefix="s2v-candidates-") as folder:
             made = _measured("make", rows, folder)
-            console.print(f"{rows:,} rows made, {made['known']:,} pictures known to the ledger")
-            for job in [asked.only] if asked.only else LABELS:
+            console.print(f"{rows:,} rows made, {made['checked']:,} images already checked")
+            for job in [args.only] if args.only else LABELS:
                 figures = {"job": job, "rows": rows, **_measured(job, rows, folder)}
                 shutil.rmtree(Path(folder) / "out", ignore_errors=True)
                 found.append(figures)
                 console.print(f"{LABELS[job]}: {figures['total']:.1f} s, {figures['peak_mb']:,} MB")
     console.print(_table(found))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
 
 
 def _measured(job: str, rows: int, folder: str) -> Figures:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from s2v_tasks import Curated, Screening, Thresholds, curate
+from s2v_tasks import CurationResult, Screening, Thresholds, curate
 
 
 @flow
@@ -10,9 +10,9 @@ async def prepare_training(
     candidates: str, out: str, budget_usd: float, screening: Screening = Screening()
 ) -> str:
     """Curate portraits, and give the path of the file to train on."""
-    curated: Curated = await curate(
+    curated: CurationResult = await curate(
         candidates, out, budget_usd, screening=screening, thresholds=Thresholds(min_pass_rate=0.6)
-    )  # raises GateClosed if the data set is not good enough, NotApproved if nobody said yes
+    )  # raises GateClosed if the dataset is not good enough, NotApproved without approval
     if curated.publication is None:  # a run that started later is published already
         raise RuntimeError(curated.message)
     return curated.publication.path

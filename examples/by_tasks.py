@@ -6,16 +6,14 @@ import polars as pl
 from prefect import flow, task
 from prefect.client.schemas.objects import State
 
-from s2v_tasks import CurateParameters, open_curation
-from s2v_tasks.finish import ended
-from s2v_tasks.shards import through
+from s2v_tasks import CurateParameters, finalize_run, open_curation, process_shards
 from s2v_tasks.tasks import detect, gate, publish, screen, verdicts
 
 
 @task
-async def screen_for_close_ups(pictures: pl.DataFrame) -> pl.DataFrame:
-    """The free screen, and nothing below 600 pixels: what it refuses is never paid for."""
-    screened = await screen(pictures)
+async def screen_for_close_ups(images: pl.DataFrame) -> pl.DataFrame:
+    """The free screen, and nothing below 600 pixels: what it rejects is never paid for."""
+    screened = await screen(images)
     small = pl.col("screen_reason").is_null() & (pl.min_horizontal("width_px", "height_px") < 600)
     return screened.with_columns(
         screen_reason=pl.when(small).then(pl.lit("too_small")).otherwise("screen_reason")
@@ -26,12 +24,12 @@ async def screen_for_close_ups(pictures: pl.DataFrame) -> pl.DataFrame:
 async def close_ups(parameters: CurateParameters) -> State[Any]:
     """What `curate` does, with another screen."""
     async with open_curation(parameters) as run:
-        await through(run, screen_for_close_ups, detect)
+        await process_shards(run, screen_for_close_ups, detect)
         run.check_lease()
         await verdicts()
         if run.stopped:  # an outage, a refused key, a signal: the same run continues it
-            return await ended(run)
+            return await finalize_run(run)
         report = await gate(run.folder.path, parameters.thresholds, parameters.source.segment_column)
         run.check_lease()
         publication = await publish(run.folder.path, report)
-        return await ended(run, report, publication)
+        return await finalize_run(run, report, publication)

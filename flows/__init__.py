@@ -1,1 +1,1 @@
-"""The Prefect flows: `curate` the candidates, `gate` a finished run again, `pipeline` with a stage behind."""
+"""The Prefect flows: `curate` candidates, `gate` a finished run again, `pipeline` with a stage after it."""

@@ -1,4 +1,4 @@
-"""A stand-in for the stage behind: started by the event of a publication, it reads what was published."""
+"""A stub of the downstream stage: started by the event of a publication, it reads the published file."""
 
 import polars as pl
 from prefect import flow
@@ -8,10 +8,10 @@ from prefect.states import Completed
 
 @flow(name="train-stub", persist_result=False)
 async def train_stub(path: str) -> State[int]:
-    """Count the pictures that would be trained on; replace it by your own stage.
+    """Count the images that would be trained on; replace it by your own stage.
 
     Args:
         path: The published file, from the event `s2v.dataset.published`.
     """
-    pictures = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-    return Completed(message=f"would train on {pictures} pictures of {path}", data=pictures)
+    images = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    return Completed(message=f"would train on {images} images of {path}", data=images)

@@ -1,6 +1,6 @@
-"""Secrets as Prefect blocks, taken by name: a secret as a flow parameter is stored in clear.
+"""Prefect blocks for secrets, loaded by name: Prefect stores flow parameters in clear text.
 
-Whoever may edit blocks sets them; whoever starts a run only names them.
+A user who may edit blocks sets the secret; a user who starts a run only names the block.
 """
 
 from typing import Any, TypeVar
@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
-from s2v_tasks.adapters.dashscope import Access
 from s2v_tasks.errors import UsageError
-from s2v_tasks.settings import DASHSCOPE_BASE_URL
+from s2v_tasks.settings import DASHSCOPE_BASE_URL, Credentials
 
 _VENDOR_DOCS = HttpUrl("https://www.alibabacloud.com/help/en/model-studio/")
 _DATABASE_URLS = HttpUrl("https://docs.sqlalchemy.org/en/21/core/engines.html")
@@ -46,7 +45,7 @@ class DashScopeCredentials(Block):
 
 
 class S2VLedger(Block):
-    """The database in which every call is written down, by its URL.
+    """The ledger's database, by its URL; the ledger records every call.
 
     Example:
         Load a stored ledger:
@@ -70,28 +69,28 @@ class S2VLedger(Block):
 
 
 BLOCKS: tuple[type[Block], ...] = (DashScopeCredentials, S2VLedger)
-"""All of ours, to be registered with a server."""
+"""The block types of this package, to be registered with a server."""
 
 B = TypeVar("B", bound=Block)
 
 
-async def stored_access(name: str | None) -> Access | None:
-    """The access that a stored block gives; None without a name: the environment counts.
+async def stored_credentials(name: str | None) -> Credentials | None:
+    """The credentials of a stored block; None without a name: the environment is used.
 
     Raises:
-        UsageError: There is no such block.
+        UsageError: The block does not exist.
     """
     if name is None:
         return None
     block = await _stored(DashScopeCredentials, name)
-    return Access(str(block.http_base_url).rstrip("/"), block.api_key, block.workspace)
+    return Credentials(str(block.http_base_url).rstrip("/"), block.api_key, block.workspace)
 
 
 async def stored_ledger(name: str | None) -> str | None:
-    """The ledger's URL that a stored block gives; None without a name: parameters and environment count.
+    """The ledger's URL of a stored block; None without a name: parameters and environment are used.
 
     Raises:
-        UsageError: There is no such block.
+        UsageError: The block does not exist.
     """
     return None if name is None else (await _stored(S2VLedger, name)).url.get_secret_value()
 
@@ -101,7 +100,8 @@ async def _stored(kind: type[B], name: str) -> B:
         block: Any = await kind.aload(name)
     except ValueError:
         raise UsageError(
-            f"no {kind.get_block_type_name()} block is named {name!r}; make one on Prefect's Blocks page"
+            f"no {kind.get_block_type_name()} block is named {name!r}. Create one in the Prefect UI, under"
+            " Blocks"
         ) from None
-    found: B = block
-    return found
+    typed: B = block
+    return typed

@@ -1,25 +1,29 @@
-"""The records that travel between the stages: frozen, slotted, without behaviour that waits or writes."""
+"""Models: the records passed between stages; frozen, without input or output."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
+
+FORMAT: Final = 2
+"""The format of `manifest.json` and `current.json`; a file that names none is of format 1."""
 
 
 class Outcome(StrEnum):
-    """What became of one input row; every row has exactly one."""
+    """The outcome of one input row; every row has exactly one."""
 
     PASSED = "passed"
     FAILED = "failed"
     SCREENED_OUT = "screened_out"
     ERROR = "error"
     UNKNOWN = "unknown"
-    UNSPENT = "unspent"
+    SKIPPED = "skipped"
     DUPLICATE = "duplicate"
 
 
 ATTEMPTED: Final = (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.UNKNOWN)
-"""The outcomes of pictures that the detector was asked about; what shares are shares of."""
+"""The outcomes of images that were sent to the detector; the denominator of the shares."""
 
 
 class Billing(StrEnum):
@@ -32,10 +36,10 @@ class Billing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """What is particular to one detector.
+class DetectorSpec:
+    """The properties of one detector.
 
-    ``price_micro_usd`` is per successful request, ``rate_per_s`` per account and model, sides in pixels.
+    ``price_micro_usd`` is per successful request, ``rate_per_s`` per account and model; sides in pixels.
     """
 
     model: str
@@ -48,7 +52,7 @@ class Profile:
     formats: frozenset[str]
 
 
-WAN22_S2V_DETECT = Profile(
+WAN22_S2V_DETECT = DetectorSpec(
     model="wan2.2-s2v-detect",
     path="/services/aigc/image2video/face-detect",
     verdict_field="check_pass",
@@ -63,10 +67,13 @@ WAN22_S2V_DETECT = Profile(
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What the free look at a picture told. ``reason`` None: keep; sizes None: could not be known.
+    """The screening result of one image. ``reason`` None: the image is kept; sizes None: unknown.
 
-    ``image_traits``: what refuses nothing but may matter later, joined by commas, such as ``animated``.
-    ``content_key``: a hash of all its bytes, if they were wanted and had. ``validator``: its strong ETag.
+    ``image_traits``: traits that reject nothing but may matter later, such as ``animated``, joined by commas.
+    ``content_key``: a hash of all bytes, if they were fetched, else the key of the file that redirects led to
+    (`s2v_tasks.domain.screening.file_key`). ``validator``: the image's strong ETag. ``url_index``: which of
+    the image's URLs is to be used, None for the first. ``file_key``: the key of the file at the image's own
+    URL, to which redirects of others may lead; it says nothing about the image, so it is not compared.
     """
 
     image_key: str
@@ -77,26 +84,35 @@ class Screened:
     image_traits: str | None = None
     content_key: str | None = None
     validator: str | None = None
+    url_index: int | None = None
+    file_key: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One unique picture: its key and the URL to send, as given. It may be signed: not shown.
+class UniqueImage:
+    """One unique image: its key and the URL to send, as given. The URL may be signed, so it is not shown.
 
-    ``seen``: what an earlier look told, for a new one that need only find it unchanged.
+    ``cached``: an earlier screening result, which a conditional request may confirm. ``others``: more URLs of
+    the image, which the screen tries where this one gives none.
     """
 
     image_key: str
     url: str = field(repr=False)
-    seen: Screened | None = None
+    cached: Screened | None = None
+    others: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def host(self) -> str:
+        """The URL's host name; empty without one."""
+        return urlsplit(self.url).hostname or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known about one unique picture after the paid stage.
+    """The result of the paid stage for one unique image.
 
-    ``attempts`` and ``cost_micro_usd`` are this run's, ``paid_micro_usd`` is all that was ever charged or may
-    have been; ``billing`` is that of the attempt that decided.
+    ``attempts`` and ``run_cost_micro_usd`` are of this run; ``lifetime_cost_micro_usd`` is the cost over all
+    runs, lost responses included. ``billing`` is of the attempt that gave the verdict.
     """
 
     image_key: str
@@ -109,20 +125,28 @@ class Verdict:
     request_id: str | None = None
     http_status: int | None = None
     billing: Billing = Billing.NONE
-    judged_at: datetime | None = None
+    checked_at: datetime | None = None
     attempts: int = 0
-    cost_micro_usd: int = 0
-    paid_micro_usd: int = 0
+    run_cost_micro_usd: int = 0
+    lifetime_cost_micro_usd: int = 0
     from_ledger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The numbers a gate judges, for the whole data set or one segment of it.
+    """The numbers that a gate checks, for the whole dataset or one segment.
 
-    Counts are unique pictures (duplicates not counted), reused verdicts included; shares are 0 to 1 and None
+    Counts are unique images (duplicates not counted), reused verdicts included; shares are 0 to 1 and None
     where there is nothing to divide by; amounts in USD. ``cost_per_approved_usd`` is infinite when money was
-    spent and nothing passed.
+    spent and nothing passed. ``pass_rate_drop``: how much lower the pass rate is than
+    ``median_pass_rate``, that of earlier publications, as a share of it; 0 if it is not lower. Both are None
+    for a segment, and where a drop is not evaluated. ``sampled``: attempted images of the random sample,
+    whose pass rate it is; None: the run has no sample.
+
+    ``dropped``: images that rules of the face check dropped, without a call; None for a segment.
+    ``missed_share_upper``: upper bound of the passing images among them, as a share of all that pass; None
+    for a segment too, and if nothing was dropped. The last two: the bound of each rule, also of a segment;
+    None if it dropped nothing.
     """
 
     scope: str
@@ -133,23 +157,30 @@ class Facts:
     failed: int
     error: int
     unknown: int
-    unspent: int
+    skipped: int
     screened_out: int
     unreachable: int
     attempted: int
     pass_rate: float | None
     error_share: float | None
     unknown_share: float | None
-    unspent_share: float | None
+    skipped_share: float | None
     unreachable_share: float | None
-    cost_usd: float
-    data_set_cost_usd: float
+    run_cost_usd: float
+    dataset_cost_usd: float
     cost_per_approved_usd: float | None
+    median_pass_rate: float | None = None
+    pass_rate_drop: float | None = None
+    sampled: int | None = None
+    dropped: int | None = None
+    missed_share_upper: float | None = None
+    no_face_missed_upper: float | None = None
+    several_faces_missed_upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One expectation as it was judged: its name, what was seen, the threshold it was held against."""
+    """The result of one expectation: its name, the observed value, and the threshold of the check."""
 
     suite: str
     name: str
@@ -164,13 +195,36 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A segment that is not published, by its facts; ``why``: the threshold that it breaks."""
+
+    facts: Facts
+    why: str
+
+    @property
+    def segment(self) -> str:
+        """Its name."""
+        return self.facts.segment or ""
+
+
+@dataclass(frozen=True, slots=True)
 class GateReport:
-    """What the gate says: open only if every expectation of every suite held."""
+    """The gate's result: open only if every expectation of every suite held.
+
+    ``facts`` are those of what is to be published: without the segments of ``left_out``.
+    """
 
     open: bool
     expectations: tuple[Expectation, ...]
     facts: tuple[Facts, ...]
-    judged_at: datetime
+    checked_at: datetime
+    segment_column: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def all_facts(self) -> tuple[Facts, ...]:
+        """The facts, then those of the segments that are left out."""
+        return (*self.facts, *(one.facts for one in self.left_out))
 
     @property
     def failed(self) -> tuple[Expectation, ...]:

@@ -39,6 +39,8 @@ def environment(port: int, key: str = KEY) -> dict[str, str]:
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """The server, and the environment for those who use it; it makes a bucket when something is put there.
 
+    A bucket takes seven volumes; without a free one, each put into a new bucket ends with status 500.
+
     Started again on a folder, it has what it had, where it was.
     """
     again = (folder / "ports.json").exists()
@@ -51,7 +53,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         finally:
             server.kill()
             server.wait()
-        # Somebody else was given one of the ports meanwhile.
+        # Another process was given one of the ports meanwhile.
         assert left, (folder / "log").read_text()
         assert not again, (folder / "log").read_text()
 
@@ -68,7 +70,7 @@ def _start(folder: Path, *, again: bool) -> tuple["subprocess.Popen[bytes]", dic
             [
                 Path(sys.executable).parent / "weed", "server", f"-dir={folder}", "-ip=127.0.0.1",
                 "-ip.bind=127.0.0.1", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=64",
-                "-master.telemetry=false", "-volume.max=32", "-filer", "-s3",
+                "-master.telemetry=false", "-volume.max=500", "-filer", "-s3",
                 f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.autoCreateBucket=true",
                 "-s3.port.iceberg=0", "-s3.port.lance=0",
                 *(f"-{name}={port}" for name, port in ports.items()),

@@ -7,7 +7,7 @@ from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
 
-from s2v_tasks.blocks import BLOCKS, DashScopeCredentials, S2VLedger, stored_access, stored_ledger
+from s2v_tasks.blocks import BLOCKS, DashScopeCredentials, S2VLedger, stored_credentials, stored_ledger
 from s2v_tasks.errors import UsageError
 
 
@@ -33,7 +33,7 @@ async def test_a_stored_account_and_ledger_are_taken_by_name(prefect_api: str) -
     credentials = DashScopeCredentials(api_key="sk-of-a-block", http_base_url="http://127.0.0.1:1/api/v1/")
     await credentials.save("taken-by-name", overwrite=True)
     await S2VLedger(url=SecretStr("postgresql://u:pw-of-a-block@h/d")).save("taken-by-name", overwrite=True)
-    access = await stored_access("taken-by-name")
+    access = await stored_credentials("taken-by-name")
     assert access is not None
     assert access.base_url == "http://127.0.0.1:1/api/v1"
     assert access.api_key.get_secret_value() == "sk-of-a-block"
@@ -43,14 +43,14 @@ async def test_a_stored_account_and_ledger_are_taken_by_name(prefect_api: str) -
 
 
 async def test_without_a_name_the_environment_counts() -> None:
-    """No server is asked."""
-    assert await stored_access(None) is None
+    """No request is sent to a server."""
+    assert await stored_credentials(None) is None
     assert await stored_ledger(None) is None
 
 
 async def test_a_block_that_is_not_there_is_named(prefect_api: str) -> None:
     """One line, with the way out."""
-    with pytest.raises(UsageError, match="no S2V Ledger block is named 'none'; make one on"):
+    with pytest.raises(UsageError, match=r"no S2V Ledger block is named 'none'\. Create one"):
         await stored_ledger("none")
-    with pytest.raises(UsageError, match="no DashScope Credentials block is named 'none'; make one on"):
-        await stored_access("none")
+    with pytest.raises(UsageError, match=r"no DashScope Credentials block is named 'none'\. Create one"):
+        await stored_credentials("none")

@@ -1,4 +1,4 @@
-"""What stands in deployments/ fits the rest, as far as that can be told without a container engine."""
+"""The files in deployments/ fit the package, as far as a test without a container engine can check."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from prefect.settings import Settings
 from prefect.settings.base import PrefectBaseSettings
 from prefect.workers.process import ProcessWorker
 
-from s2v_tasks.adapters.connection import ledger_url
+from s2v_tasks.adapters.database.connection import ledger_url
 from s2v_tasks.settings import PREFECT_TAG, CurateParameters, DashScope, Environment
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ PREFECT = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text("utf-
 COMPOSE = yaml.safe_load((ROOT / "deployments" / "compose.yaml").read_text("utf-8"))
 DOCKERFILE = (ROOT / "deployments" / "Dockerfile").read_text("utf-8")
 DEPLOYMENTS = {d["name"]: d for d in PREFECT["deployments"]}
-PAGE = (ROOT / "docs" / "prefect.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "guides" / "prefect.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -99,7 +99,7 @@ def test_every_variable_is_read_by_someone() -> None:
 
 
 def test_every_command_is_one_of_the_pages() -> None:
-    """What the containers run is what docs/prefect.md says, and that page's commands are run by tests."""
+    """What the containers run is on the page of Prefect, whose commands are run by tests."""
     page = PAGE.replace("prefect deploy ", "prefect --no-prompt deploy ")
     for service in COMPOSE["services"].values():
         command = service.get("command", [])
@@ -108,7 +108,7 @@ def test_every_command_is_one_of_the_pages() -> None:
 
 
 def test_services_and_files_hang_together() -> None:
-    """Whoever waits for a service waits for one that is there; mounted files exist; the pool is ours."""
+    """Every service that another depends on exists; mounted files exist; the pool is ours."""
     services = COMPOSE["services"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
@@ -129,7 +129,7 @@ def test_services_and_files_hang_together() -> None:
 
 
 def test_the_page_shows_what_the_file_says() -> None:
-    """The trigger on docs/prefect.md is the deployment's; the parameters there are ones that a run takes."""
+    """The page of Prefect shows the deployment's trigger, and parameters that a run takes."""
     parts = [
         yaml.safe_load(part) for part in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     ]

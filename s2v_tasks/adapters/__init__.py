@@ -1,1 +1,1 @@
-"""What waits, spends or writes: the doors to the vendor, the web, the database, files and Prefect."""
+"""Adapters: all input and output, to the vendor, the web, the database, files and Prefect."""

@@ -1,4 +1,4 @@
-"""Time, as one small object that tests can replace."""
+"""Clock: the time of day, monotonic seconds and waiting, as an object that tests can replace."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds that never jump, the time of day, and waiting."""
+    """Monotonic seconds, the time of day, and waiting."""
 
     def monotonic(self) -> float:
         """Seconds since some fixed moment of this machine, the same for all its processes."""
@@ -18,7 +18,7 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; zero or less only yields."""
+        """Wait; zero or less only yields to the event loop."""
         ...
 
 

@@ -1,21 +1,21 @@
-"""The emulator of the paid ``wan2.2-s2v-detect`` service: real HTTP on loopback, with an invoice.
+"""Emulator of the paid ``wan2.2-s2v-detect`` service: real HTTP on loopback, with an invoice.
 
-It is not the vendor's service and nobody is charged; the invoice is there to compare a ledger with.
-The emulator does not look for people; it goes by the file name.
+It is not the vendor's service, and its invoice charges no account: it is for comparison with a ledger.
+The emulator does not detect people: the file name decides.
 
-    options.py        what it is started with
+    options.py        its options
     process.py        Emulator: the service in a child process that never outlives its parent
     server.py         binds the socket and runs the service
     service.py        the documented call; invoice, counters, faults at run time
-    judge.py          fetches a picture and judges it: format and size for real, the person by a stated rule
-    windows.py        the ways the rate might be counted
+    detector.py       fetches an image and checks it: format and size for real, the person by the file name
+    windows.py        ways in which the vendor may count the rate
     faults.py         errors and broken connections on demand
     catalogue.py      the vendor's documented errors, as data
-    wire.py           answers that break on the wire
-    invoice.py        every billed call, and counters
-    samples.py        the sample pictures, and a list of candidates that holds every kind of trouble
+    wire.py           responses that break off
+    invoice.py        billed calls, and counters
+    samples.py        the sample images, and a list of candidates that holds every kind of problem
     sample_routes.py  serves them
-    pictures.py       draws them
+    sample_images.py  draws them
     fixture.py        pytest fixtures ``s2v_emulator`` and ``s2v_emulator_factory``
 """
 
@@ -33,7 +33,7 @@ def serve(options: EmulatorOptions, *, ready: Callable[[str], None]) -> None:
     """Run the service in the foreground until a signal ends it; ``ready`` is called with the base URL.
 
     Raises:
-        UsageError: the address can't be bound, or the invoice file can't be used.
+        UsageError: The address can't be bound, or the invoice file can't be used.
     """
     # Imported here, so that the package costs nothing before it serves.
     from s2v_tasks.emulator.server import run

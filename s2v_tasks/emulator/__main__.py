@@ -1,7 +1,7 @@
 """The child process of `Emulator`: options as one line of JSON on standard input, which then stays open.
 
-Prints the base URL (or, in one line, why it can't start) and ends at end of file.
-People use ``s2v emulator``.
+Prints the base URL (or, in one line, why it can't start) and exits at end of file.
+Users start the emulator by ``s2v emulator``.
 """
 
 import os
@@ -14,7 +14,7 @@ from s2v_tasks.errors import S2VError
 
 def _end_with_parent() -> None:
     sys.stdin.read()
-    # Not a graceful end: nobody is left to read an answer, and every invoice line is out already.
+    # No graceful shutdown: no client is left, and every invoice line is written already.
     os._exit(0)
 
 

@@ -1,10 +1,11 @@
-"""The vendor's documented error answers, as data: name -> (HTTP status, code, message).
+"""Catalogue of the vendor's documented error responses: name -> (HTTP status, code, message).
 
 A name is the code itself; where one code means different things by its message or status, the variants are
-named ``code/variant``. Codes of sibling models are here too, because one gateway answers for all of them.
+named ``code/variant`` (an error without a code: ``/variant``). Codes of sibling models are here too, because
+one gateway responds for all of them.
 
-Source: vendor's error-code page (Model Studio), as of 2026-10; messages marked ``~`` are worded here, because
-the page names the code without one.
+Source: vendor's error-code page (Model Studio), as of 2026-10; messages marked ``~`` are our
+wording, because the page lists the code without a message.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class VendorError:
-    """One documented error answer: HTTP status, ``code`` and ``message`` of its JSON body."""
+    """One documented error response: HTTP status, ``code`` and ``message`` of its JSON body."""
 
     status: int
     code: str
@@ -31,7 +32,7 @@ _VERDICTS = {
         "Please upload other image with single person."
     ),
     "InvalidFile.BodyProportion": (
-        "The proportion of the detected person in the picture is too large or too small, "
+        "The proportion of the detected person in the image is too large or too small, "
         "please upload other image."
     ),
     "InvalidFile.FacePose": (
@@ -100,7 +101,13 @@ _INVALID_PARAMETER = {
     "InvalidParameter/download-failed": "Failed to download input files.",
     "InvalidParameter/download-timeout": "Download of the input image timed out.",  # ~
     "InvalidParameter/model-not-exist": "Model not exist.",
+    "InvalidParameter/field-required": "Field required: input.media",
+    "InvalidParameter/inspection-size": "The image size is not supported for the data inspection.",
+    "InvalidParameter/url-error": "url error, please check url\uff01",
+    "InternalError.Algo.DataInspectionFailed": "Input image data may contain inappropriate content.",
+    "InternalError.Algo.InvalidParameter": "Failed to download multimodal content",
 }
+"""The last five as seen in public, 2024-11 to 2026-11."""
 
 _ORIGIN = {
     "InvalidURL.Timeout": "Download the image timeout, please check network connection.",
@@ -133,6 +140,9 @@ _TOO_MANY = {
     "CommodityNotPurchased": "Commodity has not purchased yet.",
     "PrepaidBillOverdue": "The prepaid bill is overdue.",
     "PostpaidBillOverdue": "The postpaid bill is overdue.",
+    "BudgetLimitExceeded": "The budget limit of the workspace is exceeded.",  # ~
+    "Throttling.Concurrency": "The number of concurrent requests exceeds the limit.",  # ~
+    "Throttling/json": '{"code":"PostpaidBillOverdue","message":"The postpaid bill is overdue."}',
 }
 
 _CAPACITY = (
@@ -142,6 +152,10 @@ _CAPACITY = (
 
 _INTERNAL = {
     "InternalError": "An internal error has occured, try again later or contact service support.",
+    "internal_error": "Internal server error!",
+    "InternalError.Timeout": "An internal timeout error has occured during execution, try again later.",
+    "InternalError.FileUpload": "oss upload error.",
+    "InternalError.Algo/no-backend": "No backend server available",
     "InternalError.Algo": "Missing Content-Length of multimodal url.",
     "SystemError": "An system error has occured, try again later.",
     "RequestTimeOut": "Request timed out, try again later.",
@@ -160,6 +174,8 @@ _BAD_REQUEST = {
     "ServiceUnavailableError": "The service is unavailable, try again later.",  # ~
     "APIConnectionError": "Connection error.",
     "Arrearage": "Access denied, please make sure your account is in good standing.",
+    "isv.OUT_OF_SERVICE": "The account is out of service.",  # ~
+    "BadRequest.EmptyParameters": 'Required parameter "parameters" missing from request.',
     "BadRequest.EmptyInput": "Required input parameter missing from request.",
     "BadRequest.EmptyModel": 'Required parameter "model" missing from request.',
     "BadRequest.IllegalInput": "The input parameter requires json format.",
@@ -178,6 +194,9 @@ _UNAUTHORIZED = {
 
 _FORBIDDEN = {
     "AccessDenied": "Access denied.",
+    "access_denied": "Access denied.",
+    "Endpoint.AccessDenied": "Workspace endpoint access denied.",
+    "/overdue": "Access denied due to overdue account",
     "AccessDenied.Unpurchased": (
         "Access to model denied. Please make sure you are eligible for using the model."
     ),
@@ -191,10 +210,12 @@ _FORBIDDEN = {
 
 _NOT_FOUND = {
     "ModelNotFound": "Model can not be found.",
+    "model_not_found": "The model does not exist or you do not have access to it.",
+    "NotFound": "Not found!",  # ~
     "WorkSpaceNotFound": "WorkSpace can not be found.",
 }
 
-_UNLISTED = {"Emulator.Unlisted": "An answer that no documentation names."}  # ~ for "anything else"
+_UNLISTED = {"Emulator.Unlisted": "A response that no documentation names."}  # ~ for "anything else"
 
 
 def _catalogue() -> Iterator[tuple[str, VendorError]]:
@@ -214,4 +235,4 @@ def _catalogue() -> Iterator[tuple[str, VendorError]]:
 
 
 CATALOGUE: Mapping[str, VendorError] = MappingProxyType(dict(_catalogue()))
-"""Every documented error answer by name."""
+"""Every documented error response by name."""

@@ -16,17 +16,19 @@ from s2v_tasks.errors import UsageError
 
 TRANSPORT_FAULTS = MappingProxyType(
     {
-        "drop": "judges and bills, then closes the connection without an answer",
-        "reset": "resets the connection before anything is judged or billed",
-        "truncate": "judges and bills, sends half of the answer's body, closes",
+        "drop": "checks and bills, then closes the connection without a response",
+        "reset": "resets the connection before anything is checked or billed",
+        "truncate": "checks and bills, sends half of the response's body, closes",
         "html": "503 with an HTML page, not billed",
         "empty": "503 with an empty body, not billed",
-        "nojson": "judges and bills; a 200 has a body that is no JSON",
-        "no_check_pass": "judges and bills; a 200 is JSON without check_pass",
-        "stall": "judges and bills, answers only after delay_s seconds",
+        "nojson": "checks and bills; a 200 has a body that is no JSON",
+        "no_check_pass": "checks and bills; a 200 is JSON without check_pass",
+        "no_path": "404 with an empty body, as for a wrong base URL; not billed",
+        "stall": "checks and bills, responds only after delay_s seconds",
     }
 )
-"""What happens on the wire, by name. Where it says bills: if the judge's answer is a billed one."""
+"""Transport faults by name. Those that bill do so if the detector's response is a billed one."""
+SHAPES = ("flat", "nested")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,11 @@ class Fault:
     ``match`` is a glob over the whole image URL if it holds a ``*``, else a part of it; None: every URL.
     ``rate`` is the share of matching calls (0 to 1, seeded), ``first`` skips that many matching calls,
     ``times`` hits at most that many. ``retry_after_s`` sends a Retry-After header, ``delay_s`` is how long a
-    ``stall`` lasts; both in seconds.
+    ``stall`` lasts; both in seconds. ``shape`` is that of an error's body: ``flat``, or ``nested`` below
+    ``error``.
 
     Raises:
-        UsageError: an unknown name, or a value out of range.
+        UsageError: The name is unknown, or a value is out of range.
     """
 
     name: str
@@ -49,13 +52,16 @@ class Fault:
     times: int | None = None
     retry_after_s: float | None = None
     delay_s: float = 30.0
+    shape: str = "flat"
 
     def __post_init__(self) -> None:
         if self.name not in TRANSPORT_FAULTS and self.name not in CATALOGUE:
-            known = ", ".join([*TRANSPORT_FAULTS, *CATALOGUE])
-            raise UsageError(f"no fault is called {self.name!r}: choose one of {known}")
+            names = ", ".join([*TRANSPORT_FAULTS, *CATALOGUE])
+            raise UsageError(f"no fault is called {self.name!r}. Choose one of {names}")
         if self.match is not None and (not self.match or "," in self.match):
             raise UsageError(f"a fault's match is a part of a URL without commas, not {self.match!r}")
+        if self.shape not in SHAPES:
+            raise UsageError(f"a fault's shape is {' or '.join(SHAPES)}, not {self.shape!r}")
         if not 0.0 <= self.rate <= 1.0:
             raise UsageError(f"a fault's rate is a share from 0 to 1, not {self.rate}")
         numbers = {"first": self.first, "times": self.times, "retry_after": self.retry_after_s}
@@ -65,7 +71,7 @@ class Fault:
                 raise UsageError(f"a fault's {option} is not below 0, but it was {value}")
 
     def matches(self, url: str) -> bool:
-        """Tell whether the fault is about this image URL."""
+        """Whether the fault matches this image URL."""
         if self.match is None:
             return True
         return fnmatchcase(url, self.match) if "*" in self.match else self.match in url
@@ -82,8 +88,8 @@ class Fault:
         return f"{self.name}:{options}" if options else self.name
 
 
-_SPELLING = {"retry_after_s": "retry_after"}
-_OPTION_OF_FIELD = [(f, _SPELLING.get(f.name, f.name)) for f in fields(Fault) if f.name != "name"]
+_OPTION_NAMES = {"retry_after_s": "retry_after"}
+_OPTION_OF_FIELD = [(f, _OPTION_NAMES.get(f.name, f.name)) for f in fields(Fault) if f.name != "name"]
 _NUMBERS = {"rate": float, "first": int, "times": int, "retry_after": float, "delay_s": float}
 _OPTIONS = tuple(option for _, option in _OPTION_OF_FIELD)
 
@@ -92,7 +98,8 @@ def parse_fault(spec: str) -> Fault:
     """Read ``NAME[:option=value,...]``.
 
     Raises:
-        UsageError: an unknown name or option, or a value that does not fit; the message says what is allowed.
+        UsageError: A name or option is unknown, or a value has the wrong type; the message lists what is
+        allowed.
     """
     name, _, rest = spec.strip().partition(":")
     values: dict[str, str | float | int] = {}
@@ -113,7 +120,7 @@ def parse_faults(faults: Iterable[Fault | str]) -> tuple[Fault, ...]:
     """Read faults given as text or as records.
 
     Raises:
-        UsageError: as `parse_fault`.
+        UsageError: See `parse_fault`.
     """
     return tuple(fault if isinstance(fault, Fault) else parse_fault(fault) for fault in faults)
 
@@ -131,7 +138,7 @@ class FaultPlan:
         self._random = random.Random(seed)  # noqa: S311 - repeatable faults, nothing secret
 
     def pick(self, url: str) -> Fault | None:
-        """Pick the fault for the next call, about ``url``; None: it goes well."""
+        """Pick the fault for the next call, with this image URL; None: no fault."""
         for index, fault in enumerate(self._faults):
             if not fault.matches(url):
                 continue

@@ -32,5 +32,5 @@ def s2v_emulator_factory() -> Iterator[EmulatorFactory]:
 
 @pytest.fixture
 def s2v_emulator(s2v_emulator_factory: EmulatorFactory) -> "Emulator":
-    """A running emulator with default options: pictures are judged, 5 calls in any second."""
+    """A running emulator with default options: images are fetched and checked, 5 calls in any second."""
     return s2v_emulator_factory()

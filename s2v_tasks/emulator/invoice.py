@@ -1,4 +1,4 @@
-"""The emulator's invoice and counters. Not real billing: nobody is charged, the lines are for comparing."""
+"""The emulator's invoice and counters. No account is charged: the lines are for comparison with a ledger."""
 
 import csv
 import io
@@ -31,8 +31,8 @@ class CallsReport(TypedDict):
     """What reached the service since its start or last reset.
 
     ``received`` = ``admitted`` + ``throttled`` (by the rate window) + ``refused`` (key, model or body, before
-    the window). ``by_status`` has the key ``none`` for a call that got no whole answer, ``by_code`` the error
-    codes, ``by_rule`` what the header ``x-emulator-rule`` says.
+    the window). ``by_status`` has the key ``none`` for a call that got no whole response, ``by_code`` the
+    error codes, ``by_rule`` what the header ``x-emulator-rule`` says.
     """
 
     received: int
@@ -49,8 +49,8 @@ class CallsReport(TypedDict):
 class Invoice:
     """Every billed call as a line: in memory and, with ``path``, appended to a file of JSON lines.
 
-    A line is handed to the operating system before `bill` returns, so it survives a SIGKILL of the service;
-    an emulator started on an existing file goes on with it.
+    A line is flushed to the operating system before `bill` returns, so it survives a SIGKILL of the service.
+    An emulator started with an existing file appends to it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -104,13 +104,13 @@ class Calls:
         self._by_code: Counter[str] = Counter()
         self._by_rule: Counter[str] = Counter()
 
-    def arrived(self, at_s: float, fate: str) -> None:
+    def arrived(self, at_s: float, result: str) -> None:
         """Count a call that arrived at ``at_s`` and was ``admitted``, ``throttled`` or ``refused``."""
-        self._arrivals.append(Arrival(at_s=at_s, admitted=fate == "admitted"))
-        self._counts[fate] += 1
+        self._arrivals.append(Arrival(at_s=at_s, admitted=result == "admitted"))
+        self._counts[result] += 1
 
-    def answered(self, status: int | None, code: str, rule: str) -> None:
-        """Count what a call got; ``status`` None: no answer, ``code`` empty: no error code."""
+    def record_response(self, status: int | None, code: str, rule: str) -> None:
+        """Count a response; ``status`` None: no response, ``code`` empty: no error code."""
         self._by_status["none" if status is None else str(status)] += 1
         self._by_rule[rule] += 1
         if code:

@@ -1,4 +1,4 @@
-"""What an emulator is started with."""
+"""Options of the emulator."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -15,13 +15,13 @@ class EmulatorOptions:
 
     ``port`` 0 takes a free one. ``window`` is one of `windows.WINDOW_NAMES`, ``limit`` in calls per second,
     None for no limit. ``api_key`` None accepts any key that is not empty. A call arrives up to
-    ``arrival_jitter_s`` late, as on a network, and its judgement takes ``latency_s`` plus up to ``jitter_s``
+    ``arrival_jitter_s`` late, as on a network, and its check takes ``latency_s`` plus up to ``jitter_s``
     seconds. ``faults`` are records or their text. ``seed`` repeats jitter and faults. ``invoice_path`` gets
-    the invoice as JSON lines. With ``judge_pictures`` False pictures are not fetched, only their names are
-    looked at; else a fetch may take ``fetch_timeout_s``.
+    the invoice as JSON lines. With ``fetch_images`` False only the names of images
+    decide; else each image is fetched, within ``fetch_timeout_s``.
 
     Raises:
-        UsageError: a value that can't be.
+        UsageError: A value is out of range.
     """
 
     host: str = "127.0.0.1"
@@ -35,7 +35,7 @@ class EmulatorOptions:
     faults: tuple[Fault | str, ...] = ()
     seed: int = 0
     invoice_path: Path | None = None
-    judge_pictures: bool = True
+    fetch_images: bool = True
     fetch_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The emulator in a child process: for tests, the demo, and whatever must survive or kill it."""
+"""Runs the emulator in a child process, for tests and the demo."""
 
 import http.client
 import json
@@ -24,11 +24,11 @@ _CONTROL_TIMEOUT_S = 30.0
 class Emulator:
     """An emulator process, running while the ``with`` block does.
 
-    The child ends when this process does, however that ends: its standard input is a pipe held here, and end
-    of file ends it. It has a session of its own, so a Ctrl-C at the terminal is this process's to handle.
+    The child exits with this process, in whatever way that ends: its standard input is a pipe of this
+    process, and end of file ends it. It has a session of its own, so only this process receives a Ctrl-C.
 
     Raises:
-        UsageError: on entering, the child could not start; the message says why.
+        UsageError: On entering, the child could not start; the message has the reason.
     """
 
     def __init__(self, options: EmulatorOptions | None = None) -> None:
@@ -48,13 +48,13 @@ class Emulator:
         self.close()
 
     def start(self) -> Self:
-        """Start the child and wait until it answers; `close` ends it.
+        """Start the child and wait until it responds; `close` ends it.
 
         Raises:
-            UsageError: the child could not start.
+            UsageError: The child could not start.
         """
         if self._child is not None:
-            raise UsageError("this emulator was started before; make another one")
+            raise UsageError("this emulator was started before. Create another one")
         self._child = subprocess.Popen(
             [sys.executable, "-m", "s2v_tasks.emulator"],
             stdin=subprocess.PIPE,
@@ -64,26 +64,26 @@ class Emulator:
             env=_environment(),
         )
         stdin, stdout = cast("TextIO", self._child.stdin), cast("TextIO", self._child.stdout)
-        with suppress(BrokenPipeError):  # it died at once; the line read below is then empty
+        with suppress(BrokenPipeError):  # it exited at once; the line read below is then empty
             stdin.write(self.options.to_json() + "\n")
             stdin.flush()
         line = stdout.readline().strip()
         if not line.startswith("http"):
             self.close()
             raise UsageError(
-                line or "the emulator's process ended before it was ready; see its standard error"
+                line or "the emulator's process ended before it was ready. See its standard error"
             )
         self._base_url = line
         return self
 
     @property
     def base_url(self) -> str:
-        """What a client takes as base URL, ending in ``/api/v1``."""
+        """The base URL for a client, ending in ``/api/v1``."""
         return self._base_url
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port, for the sample pictures and the pages beside the API."""
+        """Scheme, host and port, for the sample images and the routes beside the API."""
         parts = urlsplit(self._base_url)
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -92,7 +92,7 @@ class Emulator:
         """The child's process id.
 
         Raises:
-            UsageError: it was not started.
+            UsageError: The emulator was not started.
         """
         if self._child is None:
             raise UsageError("the emulator was not started")
@@ -100,23 +100,23 @@ class Emulator:
 
     def invoice(self) -> list[InvoiceLine]:
         """Every billed call so far."""
-        return cast("list[InvoiceLine]", json.loads(self._ask("GET", "/invoice")))
+        return cast("list[InvoiceLine]", json.loads(self._send("GET", "/invoice")))
 
     def calls(self) -> CallsReport:
         """Counters and arrival times so far."""
-        return cast("CallsReport", json.loads(self._ask("GET", "/calls")))
+        return cast("CallsReport", json.loads(self._send("GET", "/calls")))
 
     def set_faults(self, faults: Iterable[Fault | str]) -> None:
         """Replace the faults, records or their text; an empty list ends them.
 
         Raises:
-            UsageError: a fault that can't be.
+            UsageError: A fault is invalid.
         """
-        self._ask("PUT", "/faults", json.dumps([fault.spec for fault in parse_faults(faults)]))
+        self._send("PUT", "/faults", json.dumps([fault.spec for fault in parse_faults(faults)]))
 
     def reset(self) -> None:
         """Clear invoice and counters; faults stay."""
-        self._ask("POST", "/reset")
+        self._send("POST", "/reset")
 
     def kill(self) -> None:
         """End the child by SIGKILL, as a power cut would."""
@@ -128,7 +128,7 @@ class Emulator:
         """End the child and wait for it; may be called again."""
         if self._child is None:
             return
-        with suppress(BrokenPipeError):  # it is gone already
+        with suppress(BrokenPipeError):  # it ended already
             cast("TextIO", self._child.stdin).close()
         try:
             self._child.wait(_CLOSE_TIMEOUT_S)
@@ -137,23 +137,23 @@ class Emulator:
             self._child.wait()
         cast("TextIO", self._child.stdout).close()
 
-    def _ask(self, method: str, path: str, body: str | None = None) -> bytes:
+    def _send(self, method: str, path: str, body: str | None = None) -> bytes:
         # http.client: no proxy from the environment, and nothing heavy to import.
         parts = urlsplit(self._base_url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_CONTROL_TIMEOUT_S)
         try:
             connection.request(method, path, body)
             response = connection.getresponse()
-            answer = response.read()
+            content = response.read()
         finally:
             connection.close()
         if response.status >= 400:
-            raise UsageError(f"the emulator refused {method} {path}: {answer.decode(errors='replace')}")
-        return answer
+            raise UsageError(f"the emulator refused {method} {path}: {content.decode(errors='replace')}")
+        return content
 
 
 def _environment() -> dict[str, str]:
-    """This environment, with this very package importable in the child too."""
+    """This process's environment, with this package importable in the child."""
     root = Path(__file__).parents[2]
     if root.name in {"site-packages", "dist-packages"}:
         return dict(os.environ)

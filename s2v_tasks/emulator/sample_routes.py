@@ -1,4 +1,4 @@
-"""Serves the sample pictures, with byte ranges and the ways in which servers misbehave."""
+"""Routes of the sample images, with byte ranges and the faults of real servers."""
 
 import asyncio
 import re
@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from s2v_tasks.emulator.judge import FETCHER_USER_AGENT
-from s2v_tasks.emulator.pictures import SUBJECTS, picture
+from s2v_tasks.emulator.detector import FETCHER_USER_AGENT
+from s2v_tasks.emulator.sample_images import SUBJECTS, image
 from s2v_tasks.emulator.samples import SAMPLES, Manner, Sample
 
 _FLAKY_FAILURES: Final = 1
@@ -22,11 +22,11 @@ class SampleServer:
     """The routes below ``/samples/``.
 
     ``/samples/gen/<subject>-<n>.<jpg|png|bmp|webp>`` is drawn for any n, 480 x 640 pixels unless ``width``
-    and ``height`` are given in the query; there ``status=404`` answers with an error and ``delay_s=2`` waits.
+    and ``height`` are given in the query; ``status=404`` responds with an error, ``delay_s=2`` waits.
     """
 
     def __init__(self) -> None:
-        self._asked: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self.routes = [
             Route("/samples/", self._index),
             Route("/samples/gen/{name}", self._made),
@@ -35,7 +35,7 @@ class SampleServer:
 
     def reset(self) -> None:
         """Let the flaky samples fail again."""
-        self._asked.clear()
+        self._requests.clear()
 
     async def _index(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
         return PlainTextResponse("".join(f"/samples/{name}\n" for name in SAMPLES))
@@ -52,21 +52,21 @@ class SampleServer:
             return PlainTextResponse("no such sample", 404)
         await asyncio.sleep(delay_s)
         if status != 200:
-            return PlainTextResponse("as asked for", status)
+            return PlainTextResponse("as requested", status)
         subject, number, ending = name.groups()
         image_format = "jpeg" if ending == "jpg" else ending
-        data = await asyncio.to_thread(picture, subject, int(number), width, height, image_format)
+        data = await asyncio.to_thread(image, subject, int(number), width, height, image_format)
         return _partial(request, data, f"image/{image_format}")
 
     async def _sample(self, request: Request) -> Response:
         sample = SAMPLES.get(request.path_params["name"])
         if sample is None:
             return PlainTextResponse("no such sample", 404)
-        self._asked[sample.name] += 1
+        self._requests[sample.name] += 1
         refusal = self._refusal(sample, request)
         if refusal is not None:
             return refusal
-        # Drawing a large one takes tens of milliseconds, which would delay the calls beside it.
+        # Drawing a large image takes tens of milliseconds, which would delay concurrent calls.
         data = await asyncio.to_thread(sample.content)
         if sample.manner is Manner.NO_RANGE or not data:
             return Response(data, media_type=sample.content_type)
@@ -80,7 +80,7 @@ class SampleServer:
                 return Response(sample.literal, sample.status, media_type="text/html")
             case Manner.PROTECTED if request.headers.get("user-agent") != FETCHER_USER_AGENT:
                 return PlainTextResponse("forbidden", 403)
-            case Manner.FLAKY if self._asked[sample.name] <= _FLAKY_FAILURES:
+            case Manner.FLAKY if self._requests[sample.name] <= _FLAKY_FAILURES:
                 return PlainTextResponse("try again", 500)
             case _:
                 return None
@@ -93,15 +93,15 @@ _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Read a Range header: the first byte and the one after the last; None: send everything.
 
-    One range only; others and malformed ones are ignored, as RFC 9110 lets a server do.
+    One range only; others and malformed ones are ignored, as RFC 9110 allows.
 
     Raises:
-        IndexError: the range lies outside the ``size`` bytes there are.
+        IndexError: The range lies outside the file's ``size`` bytes.
     """
-    found = _RANGE.fullmatch(header.strip()) if header else None
-    if found is None or found.groups() == ("", ""):
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match.groups() == ("", ""):
         return None
-    first, last = found.groups()
+    first, last = match.groups()
     if not first:
         start, stop = max(0, size - int(last)), size
     else:

@@ -1,4 +1,4 @@
-"""The sample pictures: what is served below ``/samples/``, and candidates with every kind of trouble."""
+"""The sample images: what is served below ``/samples/``, and candidates with every kind of error."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 from urllib.parse import urlsplit
 
-from s2v_tasks.emulator.pictures import exif_payload, padded_jpeg, picture, portrait
+from s2v_tasks.emulator.sample_images import exif_payload, image, padded_jpeg, portrait
 
 __all__ = [
     "NO_SUCH_HOST_URL",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 NO_SUCH_HOST_URL: Final = "http://no-such-host.invalid/portrait.jpg"
-"""A host that no resolver knows (RFC 6761). Not among the candidates: looking it up would leave loopback."""
+"""A host that does not exist (RFC 6761). No candidate uses it: its DNS lookup would leave loopback."""
 
 
 class CandidateRow(TypedDict):
@@ -40,7 +40,7 @@ class Manner(StrEnum):
 
     PLAIN = "plain"
     NO_RANGE = "no-range"  # ignores the Range header
-    PROTECTED = "protected"  # 403 to everyone but the emulator's own fetcher
+    PROTECTED = "protected"  # 403 to all clients but the emulator's own fetcher
     FLAKY = "flaky"  # 500 to the first request after a start or reset
     REDIRECT = "redirect"  # 302 to `target`
     STATUS = "status"  # an error status
@@ -68,13 +68,13 @@ class Sample:
     target: str = ""
 
     def content(self) -> bytes:
-        """The file's bytes; drawn when first asked for."""
+        """The file's bytes, drawn at the first request."""
         if self.padding == "exif":
             return padded_jpeg(self.seed, [exif_payload()], 0xE1)
         if self.padding == "app":
             return padded_jpeg(self.seed, [b"s2v sample filler".ljust(60_000, b".")] * 5, 0xE4)
         if self.subject:
-            return picture(self.subject, self.seed, self.width_px, self.height_px, self.image_format)
+            return image(self.subject, self.seed, self.width_px, self.height_px, self.image_format)
         return self.literal
 
 
@@ -101,7 +101,7 @@ def _drawn(
 
 
 def _good() -> Iterator[Sample]:
-    """33 pictures that pass, if they can be fetched."""
+    """33 images that pass, if they can be fetched."""
     rng = random.Random(5)  # noqa: S311 - the same samples every time
     sources = cycle(("studio", "phone", "web", "studio", "phone"))
     for seed in range(24):
@@ -121,7 +121,7 @@ def _good() -> Iterator[Sample]:
 
 
 def _failing() -> Iterator[Sample]:
-    """11 pictures of the right format and size that fail the check."""
+    """11 images of the right format and size that fail the check."""
     subjects = {"scenery": 4, "crowd": 3, "back": 2, "cartoon": 1, "nobody": 1}
     sources = cycle(("web", "phone", "web", "phone", "studio", "web"))
     for subject, count in subjects.items():
@@ -130,7 +130,7 @@ def _failing() -> Iterator[Sample]:
 
 
 def _hopeless() -> Iterator[Sample]:
-    """44 files that no check needs to be paid for."""
+    """44 files that screening refuses."""
     sources = cycle(("web", "phone", "web", "studio", "phone"))
     for seed in range(12):
         yield _drawn("small", next(sources), seed, (320 + 6 * seed, 480), ("jpeg", "png", "webp")[seed % 3])
@@ -143,7 +143,7 @@ def _hopeless() -> Iterator[Sample]:
     literals = (
         ("drawing", "svg", "image/svg+xml", _SVG, 3),
         ("login", "jpg", "image/jpeg", _HTML, 5),
-        ("notes", "jpg", "text/plain", b"a note, not a picture\n", 2),
+        ("notes", "jpg", "text/plain", b"a note, not an image\n", 2),
         ("empty", "jpg", "image/jpeg", b"", 2),
     )
     for stem, extension, content_type, literal, count in literals:
@@ -158,7 +158,7 @@ def _hopeless() -> Iterator[Sample]:
 
 
 def _moved() -> Iterator[Sample]:
-    """One picture that answers from another place; the 34th that passes."""
+    """One image behind a redirect; the 34th that passes."""
     yield Sample("moved-000.jpg", "web", manner=Manner.REDIRECT, target="gen/portrait-900.jpg")
 
 
@@ -185,7 +185,7 @@ def candidates(base_url: str) -> list[CandidateRow]:
         (again["portrait-003.jpg"].replace("http", "HTTP", 1), "studio"),
         (again["portrait-005.jpg"].replace("http", "Http", 1) + "#top", "phone"),
     ]
-    # A host written in two ways; the name resolves without leaving the machine.
+    # One host in two spellings; the name resolves without leaving the machine.
     port = parts.port or 80
     urls += [
         (f"http://{host}:{port}/samples/gen/portrait-901.jpg", "web") for host in ("localhost", "LocalHost")
@@ -200,7 +200,7 @@ def candidates(base_url: str) -> list[CandidateRow]:
 
 
 def _signed(url: str, day: int) -> str:
-    """The URL with a signature of the AWS V4 family; made up, and not checked by anyone."""
+    """The URL with an invented signature of the AWS V4 family, which is never verified."""
     stamp = f"202610{day:02d}"
     return (
         f"{url}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=EXAMPLE%2F{stamp}%2Fus-east-1%2Fs3%2Faws4_request"

@@ -1,4 +1,4 @@
-"""Runs the service on a socket of its own."""
+"""Server of the emulator: binds a socket and runs the service."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from s2v_tasks.errors import UsageError
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it listens."""
+    """uvicorn that calls ``listening`` when it accepts connections."""
 
     def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -25,19 +25,19 @@ class _Server(uvicorn.Server):
 
 
 def run(options: EmulatorOptions, ready: Callable[[str], None]) -> None:
-    """Serve until a signal ends it; call ``ready`` with the base URL as soon as calls are answered.
+    """Serve until a signal ends it; call ``ready`` with the base URL as soon as the server accepts calls.
 
     Raises:
-        UsageError: the address can't be bound, or the invoice file can't be opened.
+        UsageError: The address can't be bound, or the invoice file can't be opened.
     """
     sock = _bind(options.host, options.port)
     try:
         app = Service(options).app
-    except (OSError, ValueError) as trouble:
+    except (OSError, ValueError) as cause:
         sock.close()
         raise UsageError(
-            f"the emulator can't use the invoice file {options.invoice_path}: {trouble}"
-        ) from trouble
+            f"the emulator can't use the invoice file {options.invoice_path}: {cause}"
+        ) from cause
     host = f"[{options.host}]" if ":" in options.host else options.host
     base_url = f"http://{host}:{sock.getsockname()[1]}{BASE_PATH}"
     config = uvicorn.Config(
@@ -49,26 +49,26 @@ def run(options: EmulatorOptions, ready: Callable[[str], None]) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,  # well above a client's idle time, so that no call meets a closing connection
-        timeout_graceful_shutdown=1,  # a stalled answer does not hold up the end
+        timeout_keep_alive=75,  # above clients' idle time: no call is sent on a closing connection
+        timeout_graceful_shutdown=1,  # a stalled response does not delay the shutdown
     )
     server = _Server(config, lambda: ready(base_url))
     try:
         asyncio.run(server.serve(sockets=[sock]))
     except KeyboardInterrupt:
-        pass  # Ctrl-C is how a foreground service is ended
+        pass  # Ctrl-C ends a foreground service
     finally:
         sock.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, an answer takes 40 ms.
+    # asyncio disables Nagle's algorithm only if the protocol is given; with it, a response takes 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-    except OSError as trouble:
+    except OSError as cause:
         sock.close()
-        raise UsageError(f"the emulator can't listen on {host}:{port}: {trouble.strerror}") from trouble
+        raise UsageError(f"the emulator can't listen on {host}:{port}: {cause.strerror}") from cause
     return sock

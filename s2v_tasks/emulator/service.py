@@ -1,8 +1,8 @@
-"""The HTTP service: the documented call, the invoice and counters beside it, and the sample pictures.
+"""HTTP service of the emulator: the documented call, invoice and counters, and the sample images.
 
-A call passes, in this order: key, body and model (refused, not counted by the window) - the rate window, on
-its arrival time - the faults - the judge - the invoice - the answer. A billed call is in the invoice before
-its answer is sent.
+A call passes, in this order: key, body and model (refused, not counted by the window) - the rate window, by
+its arrival time - the faults - the detector - the invoice - the response. A billed call is in the invoice
+before its response is sent.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from s2v_tasks.emulator.catalogue import CATALOGUE
+from s2v_tasks.emulator.detector import NAME_RULES, Detector, EmulatedResponse, error, nested
 from s2v_tasks.emulator.faults import Fault, FaultPlan, parse_faults
 from s2v_tasks.emulator.invoice import Calls, Invoice
-from s2v_tasks.emulator.judge import NAME_RULES, Answer, Judge, error
 from s2v_tasks.emulator.options import EmulatorOptions
 from s2v_tasks.emulator.sample_routes import SampleServer
 from s2v_tasks.emulator.windows import make_window
@@ -35,8 +35,8 @@ _SPOILERS: Final = {"nojson": b"<<< no json >>>", "no_check_pass": b""}
 _GATEWAY_PAGE: Final = "<html><head><title>503 Service Unavailable</title></head><body>Busy.</body></html>"
 
 
-def read_request(headers: Mapping[str, str], body: bytes, api_key: str | None) -> str | Answer:
-    """Read a call: the image URL it asks about, or the error answer it gets before anything else."""
+def read_request(headers: Mapping[str, str], body: bytes, api_key: str | None) -> str | EmulatedResponse:
+    """Read a call: its image URL, or the error response to an invalid call."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     key = key.strip()
     if scheme.lower() != "bearer" or not key or (api_key is not None and key != api_key):
@@ -44,16 +44,16 @@ def read_request(headers: Mapping[str, str], body: bytes, api_key: str | None) -
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return error("BadRequest.IllegalInput", "body:content-type")
     try:
-        asked = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return error("BadRequest.IllegalInput", "body:json")
-    if not isinstance(asked, dict):
+    if not isinstance(document, dict):
         return error("BadRequest.IllegalInput", "body:json")
-    if not asked.get("model"):
+    if not document.get("model"):
         return error("BadRequest.EmptyModel", "body:model")
-    if asked["model"] != WAN22_S2V_DETECT.model:
+    if document["model"] != WAN22_S2V_DETECT.model:
         return error("ModelNotFound", "model")
-    given = asked.get("input")
+    given = document.get("input")
     url = given.get("image_url") if isinstance(given, dict) else None
     if not url:
         return error("BadRequest.EmptyInput", "body:input")
@@ -72,7 +72,7 @@ class Service:
         self._invoice = Invoice(options.invoice_path)
         self._calls = Calls()
         self._samples = SampleServer()
-        self._judge = Judge(fetch=options.judge_pictures, timeout_s=options.fetch_timeout_s)
+        self._detector = Detector(fetch=options.fetch_images, timeout_s=options.fetch_timeout_s)
         self.app = Starlette(
             routes=[
                 Route(BASE_PATH + WAN22_S2V_DETECT.path, self._detect, methods=["POST"]),
@@ -90,7 +90,7 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - Starlette passes it
         yield
-        await self._judge.aclose()
+        await self._detector.aclose()
         self._invoice.close()
 
     async def _detect(self, request: Request) -> Response:
@@ -98,66 +98,70 @@ class Service:
         try:
             body = await request.body()
         except ClientDisconnect:
-            return Response()  # the caller left before the call had arrived; nobody reads this
+            return Response()  # the client disconnected before the call had arrived
         if self._options.arrival_jitter_s:
             await asyncio.sleep(self._lateness.uniform(0, self._options.arrival_jitter_s))
-        # Nothing is awaited between the clock and the window, so calls are decided in order of arrival.
+        # No await between the clock and the window, so calls are admitted in order of arrival.
         arrived_s = time.monotonic()
-        asked = read_request(request.headers, body, self._options.api_key)
-        if isinstance(asked, Answer):
+        url = read_request(request.headers, body, self._options.api_key)
+        if isinstance(url, EmulatedResponse):
             self._calls.arrived(arrived_s, "refused")
-            return self._respond(asked, request_id)
+            return self._respond(url, request_id)
         if not self._window.admit(arrived_s):
             self._calls.arrived(arrived_s, "throttled")
             rule = f"window:{self._options.window}"
             return self._respond(error("Throttling.RateQuota", rule), request_id)
         self._calls.arrived(arrived_s, "admitted")
-        fault = self._faults.pick(asked)
+        fault = self._faults.pick(url)
         if fault is not None:
-            return await self._fail(fault, asked, request_id)
-        return self._respond(await self._judge_and_bill(asked, request_id), request_id)
+            return await self._fail(fault, url, request_id)
+        return self._respond(await self._check_and_bill(url, request_id), request_id)
 
-    async def _judge_and_bill(self, url: str, request_id: str) -> Answer:
-        answer = await self._judge.judge(url)
-        if answer.billed:
+    async def _check_and_bill(self, url: str, request_id: str) -> EmulatedResponse:
+        response = await self._detector.check(url)
+        if response.billed:
             self._invoice.bill(request_id, url)
         await asyncio.sleep(self._options.latency_s + self._jitter.uniform(0, self._options.jitter_s))
-        return answer
+        return response
 
     async def _fail(self, fault: Fault, url: str, request_id: str) -> Response:
         rule = f"fault:{fault.name}"
         if fault.name in CATALOGUE:
-            return self._respond(error(fault.name, rule), request_id, fault)
+            response = error(fault.name, rule)
+            return self._respond(nested(response) if fault.shape == "nested" else response, request_id, fault)
         if fault.name == "reset":
-            self._calls.answered(None, "", rule)
+            self._calls.record_response(None, "", rule)
             return CutResponse(hard=True)
         if fault.name in {"html", "empty"}:
-            self._calls.answered(503, "", rule)
+            self._calls.record_response(503, "", rule)
             return HTMLResponse(
                 _GATEWAY_PAGE if fault.name == "html" else b"", 503, _headers(request_id, rule, fault)
             )
-        answer = await self._judge_and_bill(url, request_id)
+        if fault.name == "no_path":
+            self._calls.record_response(404, "", rule)
+            return Response(b"", 404, _headers(request_id, rule, fault))
+        response = await self._check_and_bill(url, request_id)
         if fault.name == "drop":
-            self._calls.answered(None, "", rule)
+            self._calls.record_response(None, "", rule)
             return CutResponse(hard=False)
         if fault.name == "truncate":
-            self._calls.answered(None, "", rule)
-            whole = {**answer.body, "request_id": request_id}
+            self._calls.record_response(None, "", rule)
+            whole = {**response.body, "request_id": request_id}
             content = json.dumps(whole).encode()
             headers = _headers(request_id, rule, fault)
-            return TruncatedResponse(content, answer.status, headers, "application/json")
+            return TruncatedResponse(content, response.status, headers, "application/json")
         if fault.name == "stall":
             await asyncio.sleep(fault.delay_s)
-        if fault.name in _SPOILERS and answer.billed:
-            self._calls.answered(200, "", rule)
+        if fault.name in _SPOILERS and response.billed:
+            self._calls.record_response(200, "", rule)
             content = _SPOILERS[fault.name] or json.dumps({"output": {}, "request_id": request_id}).encode()
             return Response(content, 200, _headers(request_id, rule, fault), "application/json")
-        return self._respond(Answer(answer.status, answer.body, rule), request_id, fault)
+        return self._respond(EmulatedResponse(response.status, response.body, rule), request_id, fault)
 
-    def _respond(self, answer: Answer, request_id: str, fault: Fault | None = None) -> Response:
-        self._calls.answered(answer.status, answer.error_code, answer.rule)
-        body = {**answer.body, "request_id": request_id}
-        return JSONResponse(body, answer.status, _headers(request_id, answer.rule, fault))
+    def _respond(self, response: EmulatedResponse, request_id: str, fault: Fault | None = None) -> Response:
+        self._calls.record_response(response.status, response.error_code, response.rule)
+        body = {**response.body, "request_id": request_id}
+        return JSONResponse(body, response.status, _headers(request_id, response.rule, fault))
 
     async def _front_page(self, request: Request) -> Response:  # noqa: ARG002 - Starlette passes it
         return PlainTextResponse(front_page(self._options))
@@ -181,10 +185,10 @@ class Service:
         try:
             specs = await request.json()
             if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
-                return PlainTextResponse("faults are a JSON list of texts", 400)
+                return PlainTextResponse("faults are a JSON list of strings", 400)
             self._faults = FaultPlan(parse_faults(specs), self._options.seed)
-        except (ValueError, UsageError) as trouble:
-            return PlainTextResponse(str(trouble), 400)
+        except (ValueError, UsageError) as cause:
+            return PlainTextResponse(str(cause), 400)
         return Response(status_code=204)
 
 
@@ -196,28 +200,28 @@ def _headers(request_id: str, rule: str, fault: Fault | None) -> dict[str, str]:
 
 
 def front_page(options: EmulatorOptions) -> str:
-    """Say what this service is, how it decides and what it offers, as plain text."""
+    """The description of this service, its rules and routes, as plain text."""
     limit = "no limit" if options.limit is None else f"{options.limit:g} calls a second ({options.window})"
-    judged = (
-        "Pictures are fetched; their format and size are judged for real."
-        if options.judge_pictures
-        else "Pictures are NOT fetched: format and size are not judged, only the file name is looked at."
+    checks = (
+        "Images are fetched; their format and size are checked for real."
+        if options.fetch_images
+        else "Images are NOT fetched: format and size are not checked, only the file name decides."
     )
     return f"""An emulator of the {WAN22_S2V_DETECT.model} service. It is not the vendor's, and its invoice is
-not real: nobody is charged. Made for loopback; it fetches any address that it is asked about.
+not real: no account is charged. It is made for loopback: it fetches any URL.
 
   POST {BASE_PATH}{WAN22_S2V_DETECT.path}
 
 Rate: {limit}.
-{judged}
-The emulator does not look for people; it goes by the file name: a picture is taken to hold
-exactly one person facing the camera unless a word of the last path segment of its URL is one of
+{checks}
+The emulator does not detect people; the file name decides: an image holds exactly one person facing the
+camera unless a word of the last path segment of its URL is one of
 {", ".join(NAME_RULES)}.
-The header x-emulator-rule of each answer says what decided.
+The header x-emulator-rule of each response names the rule that decided.
 
   GET /invoice, /invoice.csv   every billed call
   GET /calls                   counters and arrival times
   POST /reset                  clear both
   PUT /faults                  a JSON list of faults, for example ["drop:rate=0.01"]
-  GET /samples/                sample pictures
+  GET /samples/                sample images
 """

@@ -1,7 +1,7 @@
-"""Rate windows: does a call that arrives at ``now`` get in? Pure; times in seconds of one monotonic clock.
+"""Rate windows: decide whether a call at ``now`` is admitted. Pure; seconds of one monotonic clock.
 
-How the vendor's window is cut is not documented, so there is one class for each way it might be. ``limit`` is
-always calls per second. A refused call does not count towards any window.
+The vendor does not document its window, so there is one class for each plausible kind. ``limit`` is always
+calls per second. A refused call does not count towards any window.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ class Window(Protocol):
     """Anything that admits or refuses calls in order of arrival; ``now`` never goes back."""
 
     def admit(self, now: float) -> bool:
-        """Tell whether the call arriving at ``now`` (seconds) gets in, and count it if it does."""
+        """Whether the call arriving at ``now`` (seconds) is admitted; count it if so."""
 
 
 class Unlimited:
@@ -74,11 +74,11 @@ class LeakyBucket:
         self._at: float | None = None
 
     def admit(self, now: float) -> bool:
-        """Admit if one more call fits into what the leak has left."""
+        """Admit if one more call fits into the bucket."""
         if self._at is not None:
             self._level = max(0.0, self._level - (now - self._at) * self._rate_per_s)
         self._at = now
-        # A call exactly one interval later must fit; floating point leaves a crumb in the bucket.
+        # A call exactly one interval later must fit, despite rounding.
         if self._level + 1 > self._depth + 1e-9:
             return False
         self._level += 1
@@ -98,10 +98,10 @@ def make_window(name: str, limit: float | None) -> Window:
     0.8 s, 0.5 a second is 1 in 2 s. ``leaky`` holds one second's worth of calls.
 
     Raises:
-        UsageError: no such window, or a limit that is not above 0.
+        UsageError: The window is unknown, or the limit is not above 0.
     """
     if name not in WINDOW_NAMES:
-        raise UsageError(f"no rate window is called {name!r}: choose one of {', '.join(WINDOW_NAMES)}")
+        raise UsageError(f"no rate window is called {name!r}. Choose one of {', '.join(WINDOW_NAMES)}")
     if limit is None:
         return Unlimited()
     if not limit > 0:

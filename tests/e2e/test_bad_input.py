@@ -1,9 +1,12 @@
 """A command that can't begin: one line that says what to do, exit status 2, and nothing written."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from workbench import Bench, Ran, files_below
 
@@ -60,7 +63,7 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "files", "words"),
+    ("arguments", "files", "message"),
     [
         pytest.param(CURATE, None, "no such file: c.parquet", id="no such file"),
         pytest.param(
@@ -114,17 +117,23 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
         pytest.param(("curate", "c.txt", *CURATE[2:]), file("c.txt", "x"), "ending: .txt", id="ending"),
         pytest.param(("curate", *CURATE[2:]), good, "one of them", id="no candidates"),
         pytest.param(CURATE[:4], good, "--budget-usd", id="no budget"),
+        pytest.param(CURATE[:2], good, "(s2v curate --help shows how)", id="no output folder"),
+        pytest.param(
+            ("ledger", "show", "--b", 1), None, "(s2v ledger show --help shows how)", id="verb's help"
+        ),
         pytest.param((*CURATE, "--budget", 1), good, "No such option", id="unknown option"),
         pytest.param((*CURATE[:5], 0), good, "--budget-usd", id="budget 0"),
         pytest.param((*CURATE[:5], -1), good, "--budget-usd", id="budget below 0"),
         pytest.param((*CURATE[:5], "nan"), good, "--budget-usd", id="budget nan"),
         pytest.param((*CURATE[:5], "inf"), good, "--budget-usd", id="budget infinite"),
         pytest.param((*CURATE[:5], "abc"), good, "--budget-usd", id="budget abc"),
-        pytest.param((*CURATE[:5], 0.0001), good, "buys no picture", id="budget below a picture"),
+        pytest.param((*CURATE[:5], 0.0001), good, "buys no image", id="budget below an image"),
         pytest.param((*CURATE, "--limit", 0), good, "--limit", id="limit 0"),
         pytest.param((*CURATE, "--min-pass-rate", 2), good, "--min-pass-rate", id="share above 1"),
         pytest.param((*CURATE, "--max-cost-usd", -1), good, "--max-cost-usd", id="cost below 0"),
-        pytest.param((*CURATE, "--on-unknown", "never"), good, "--on-unknown", id="on-unknown"),
+        pytest.param(
+            (*CURATE, "--on-lost-response", "never"), good, "--on-lost-response", id="on-lost-response"
+        ),
         pytest.param((*CURATE, "--account", ""), good, "--account", id="account without a name"),
         pytest.param((*CURATE, "--ledger", "mysql://x/y"), good, "sqlite:///PATH", id="other database"),
         pytest.param((*CURATE, "--ledger", "here"), good, "sqlite:///PATH", id="ledger that is no URL"),
@@ -153,14 +162,45 @@ CURATE = ("curate", "c.parquet", "--out", "out", "--budget-usd", 1)
     ],
 )
 def test_what_cannot_begin_is_refused_in_one_line(
-    refused: Check, arguments: tuple[object, ...], files: Callable[[Path], object] | None, words: str
+    refused: Check, arguments: tuple[object, ...], files: Callable[[Path], object] | None, message: str
 ) -> None:
-    """The line names what is wrong; nothing is written, nobody is asked."""
-    assert words in refused(*arguments, files=files or (lambda folder: None))
+    """The line names what is wrong; nothing is written, no request is sent."""
+    assert message in refused(*arguments, files=files or (lambda folder: None))
+
+
+def int128(folder: Path) -> None:
+    (folder / "c.ndjson").write_text('{"image_url": "http://a/b", "h": 18446744073709551615}\n')
+
+
+def decimal60(folder: Path) -> None:
+    column = pa.array([Decimal("1.00")], type=pa.decimal256(60, 2))
+    pq.write_table(pa.table({"image_url": ["http://a/b"], "d": column}), folder / "c.parquet")
 
 
 @pytest.mark.parametrize(
-    ("env", "words"),
+    ("name", "files", "message"),
+    [
+        ("c.csv", file("c.csv", "image_url,n\nhttp://a/b,1\nhttp://a/c,1,2\n"), "can't read c.csv"),
+        ("c.csv", file("c.csv", 'image_url,n\n1,"a \\" b"\n2,x\n3,"a \\" b"\n4,y\n'), "c.csv: line 2 "),
+        ("c.csv", file("c.csv", "image_url\rhttp://a/b\rhttp://a/c\r"), "c.csv: its lines end with"),
+        ("c.csv", file("c.csv", "image_url\n"), "c.csv holds no rows"),
+        ("c.csv", lambda f: (f / "c.csv").write_text("image_url\nx\n", "utf-16"), "c.csv: it is UTF-16"),
+        ("c.parquet", clashing, "'row', 'code', which a run adds itself: rename"),
+        ("c.parquet", decimal60, "column 'd' holds Decimal"),
+        ("c.ndjson", int128, "column 'h' holds Int128"),
+    ],
+)
+def test_an_estimate_prices_nothing_that_a_run_refuses(
+    refused: Check, name: str, files: Callable[[Path], object], message: str
+) -> None:
+    """Both commands read in one way, and say the same; nothing is written."""
+    run = refused("curate", name, *CURATE[2:], files=files)
+    assert message in run
+    assert refused("estimate", name, "--no-screen", files=files) == run
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
     [
         ({"DASHSCOPE_API_KEY": None}, "no API key: set DASHSCOPE_API_KEY"),
         ({"DASHSCOPE_API_KEY": ""}, "DASHSCOPE_API_KEY is empty"),
@@ -175,18 +215,18 @@ def test_what_cannot_begin_is_refused_in_one_line(
     ids=str,
 )
 def test_an_environment_that_cannot_work_is_refused_in_one_line(
-    refused: Check, monkeypatch: pytest.MonkeyPatch, env: dict[str, str | None], words: str
+    refused: Check, monkeypatch: pytest.MonkeyPatch, env: dict[str, str | None], message: str
 ) -> None:
-    """A missing or impossible key, address or ledger is named before anything is read or written."""
+    """A missing or impossible key, base URL or ledger is named before anything is read or written."""
     for name, value in env.items():
         if value is None:
             monkeypatch.delenv(name)
         else:
             monkeypatch.setenv(name, value)
-    assert words in refused(*CURATE, files=good)
+    assert message in refused(*CURATE, files=good)
 
 
-def test_a_refusal_of_the_real_command_looks_the_same(bench: Bench) -> None:
+def test_a_refusal_of_the_real_command_reads_the_same(bench: Bench) -> None:
     """As a process of its own: status 2, one line on standard error, nothing on standard output."""
     ran = bench.curate("missing.parquet")
     assert (ran.status, ran.out) == (2, "")

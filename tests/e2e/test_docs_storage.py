@@ -1,27 +1,31 @@
-"""docs/storage.md tells the truth: its commands are run, with a database and an object store on loopback."""
+"""docs/guides/storage.md: its commands are run, with a database and an object store on loopback."""
 
 import os
 import re
 import shlex
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import obstore
 import polars as pl
+import pytest
 from object_store import client
 from workbench import Bench, Ran
 
-PAGE = (Path(__file__).parents[2] / "docs" / "storage.md").read_text("utf-8")
+pytestmark = pytest.mark.ci
+
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "storage.md").read_text("utf-8")
 QUERYING = [
     "export S2V_SOURCE_URL=postgresql://reader@db.internal/catalogue",
     (
-        's2v curate --query "SELECT id, image_url FROM pictures WHERE licensed ORDER BY id" --out curated'
+        's2v curate --query "SELECT id, image_url FROM images WHERE licensed ORDER BY id" --out curated'
         " --budget-usd 5"
     ),
 ]
 SAMPLING = (
-    "s2v curate parts/ --url-column image.url --sample 20 --seed 7 --stratify-by source --out sampled"
+    "s2v curate parts/ --url-column image.url --sample 20 --seed 7 --segment-column source --out sampled"
     " --budget-usd 1"
 )
 STORING = [
@@ -43,7 +47,7 @@ def test_the_commands_of_the_page_work_as_written(
     """A query, a sample of a folder, a store from list to publication; the ledger is one file for all."""
 
     def run(line: str) -> str:
-        """Run a line (pictures on loopback need one option more)."""
+        """Run a line (images on loopback need one option more)."""
         options = ["--allow-private-hosts"] if line.startswith("s2v curate") else []
         ran = command(*shlex.split(line)[1:], *options)
         assert ran.status == 0, ran.err
@@ -55,9 +59,9 @@ def test_the_commands_of_the_page_work_as_written(
         "S2V_SOURCE_URL": f"sqlite:///{folder / 'catalogue.db'}",
         "S2V_LEDGER_URL": f"sqlite:///{folder / 'ledger.sqlite3'}",
     }
-    with sqlite3.connect("catalogue.db") as db:
-        db.execute("CREATE TABLE pictures (id INTEGER, image_url TEXT, licensed BOOLEAN)")
-        db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", [(n, u, n < 10) for n, u in enumerate(urls)])
+    with closing(sqlite3.connect("catalogue.db")) as db, db:
+        db.execute("CREATE TABLE images (id INTEGER, image_url TEXT, licensed BOOLEAN)")
+        db.executemany("INSERT INTO images VALUES (?, ?, ?)", [(n, u, n < 10) for n, u in enumerate(urls)])
     db.close()
     assert re.search(r"candidates\s+10\b", run(QUERYING[1]))
 

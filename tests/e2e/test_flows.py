@@ -1,7 +1,8 @@
-"""The flows, as Prefect runs them: results for callers, states in plain words, pages for operators."""
+"""The flows, as Prefect runs them: results for callers, states with plain messages, pages for operators."""
 
 import asyncio
 import json
+import time
 from collections import Counter
 from typing import Any
 
@@ -17,12 +18,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun
 from workbench import KEY, PRICE_USD, Bench, files_below, flow_runs, load, set_rate, wait_until
 
-from s2v_tasks import Curated, S2VError, Screening, Source, Spending, curate, pipeline
-from s2v_tasks.detect import read_answer
-from s2v_tasks.engine import Tally
+from s2v_tasks import Advanced, CurationResult, S2VError, Screening, Source, Spending, curate, pipeline
+from s2v_tasks.domain.detect import parse_response
 from s2v_tasks.errors import GateClosed
-from s2v_tasks.finish import log_answers
 from s2v_tasks.models import WAN22_S2V_DETECT
+from s2v_tasks.runtime.final_steps import log_codes
+from s2v_tasks.runtime.run_stats import RunStats
 
 PRIVATE = Screening(allow_private_hosts=True)
 
@@ -34,7 +35,7 @@ from prefect import flow
 
 @flow
 {}def stage(path: str):
-    Path(__file__).with_name("came").write_text(path)
+    Path(__file__).with_name("received").write_text(path)
 """
 
 
@@ -54,13 +55,13 @@ async def test_a_caller_gets_what_the_run_came_to(in_process: Bench) -> None:
         screening={"allow_private_hosts": True},
         thresholds={"min_pass_rate": 0.25},
     )
-    assert isinstance(run, Curated)
+    assert isinstance(run, CurationResult)
     assert load(run.run_dir / "manifest.json")["parameters"]["thresholds"]["min_pass_rate"] == 0.25
     assert (run.status, run.summary.passed, run.summary.failed) == ("published", 3, 1)
-    assert run.summary.cost_usd == pytest.approx(4 * PRICE_USD)
+    assert run.summary.run_cost_usd == pytest.approx(4 * PRICE_USD)
     assert run.publication is not None
     assert run.publication.run_id == run.run_id == run.run_dir.name
-    assert run.message == "published 3 approved pictures"
+    assert run.message == "published 3 approved images"
 
 
 async def test_a_caller_gets_the_obstacle_as_an_exception(in_process: Bench) -> None:
@@ -74,9 +75,11 @@ async def test_a_caller_gets_the_obstacle_as_an_exception(in_process: Bench) -> 
 
 
 async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) -> None:
-    """Its page holds four artifacts; the summary tells funnel, cost, gate and pace."""
+    """Its page holds four artifacts; the summary shows funnel, sources, cost, gate and rate."""
     urls = [*in_process.portraits(3), in_process.url(9, "scenery"), None]
-    run: Curated = await curate(in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE)
+    run: CurationResult = await curate(
+        in_process.candidates(urls), str(in_process.out), 1.0, screening=PRIVATE
+    )
     (flow_run,) = await asyncio.to_thread(flow_runs)
     assert run.run_id == str(flow_run.id)  # so a retry of the flow run is the same run
     shown = await asyncio.to_thread(artifacts, flow_run)
@@ -88,23 +91,24 @@ async def test_a_run_shows_one_bar_one_summary_and_one_table(in_process: Bench) 
     ]
     data = {artifact.type: artifact.data for artifact in shown if artifact.key != "s2v-estimate"}
     assert data["progress"] == 100.0
-    for words in ("| candidates | 5 |", "| **passed** | 3 |", "USD 0.002296", "Gate open", "200 a second"):
-        assert words in str(data["markdown"])
+    for text in ("| candidates | 5 |", "| **passed** | 3 |", "USD 0.002296", "Gate open", "200 a second"):
+        assert text in str(data["markdown"])
+    assert "| `127.0.0.1` | 4 | 0 | 4 | 3 | 75.0% | " in str(data["markdown"])
     assert "empty_url" in str(data["table"])
 
 
-async def test_an_answer_that_nobody_knows_is_loud_in_the_log(in_process: Bench) -> None:
-    """Answers without a verdict are counted by code; the first unknown one is shown, as a warning."""
-    teapot = read_answer(WAN22_S2V_DETECT, 418, {}, b'{"code": "Teapot", "request_id": "r-7"}')
+async def test_an_unknown_response_is_logged_as_a_warning(in_process: Bench) -> None:
+    """Responses without a verdict are counted by code; the first unknown one is shown, as a warning."""
+    teapot = parse_response(WAN22_S2V_DETECT, 418, {}, b'{"code": "Teapot", "request_id": "r-7"}')
 
     @flow
-    async def answered() -> None:
-        log_answers(
-            Tally(codes=Counter(Teapot=2, InternalError=3), unrecognised=2, first_unrecognised=teapot)
+    async def finished() -> None:
+        log_codes(
+            RunStats(codes=Counter(Teapot=2, InternalError=3), unrecognised=2, first_unrecognised=teapot)
         )
 
-    await answered()
-    (flow_run,) = await asyncio.to_thread(flow_runs, "answered")
+    await finished()
+    (flow_run,) = await asyncio.to_thread(flow_runs, "finished")
 
     def logged() -> dict[str, int]:
         with get_client(sync_client=True) as client:
@@ -113,28 +117,31 @@ async def test_an_answer_that_nobody_knows_is_loud_in_the_log(in_process: Bench)
         return found if any(level >= 30 for level in found.values()) else {}
 
     found = await asyncio.to_thread(wait_until, logged)
-    assert found["answers without a verdict: 3 InternalError, 2 Teapot"] == 20
+    assert found["responses without a verdict: 3 InternalError, 2 Teapot"] == 20
     (loud,) = [message for message, level in found.items() if level == 30]
-    assert "2 answers that this program does not know" in loud
+    assert "2 responses that this program does not know" in loud
     assert loud.endswith("HTTP 418 Teapot (request r-7)")
 
 
+@pytest.mark.ci
 async def test_the_rate_is_the_operators(in_process: Bench) -> None:
-    """A limit turned down in mid-run slows the calls; 0 pauses them and a later value lets them go on."""
-    set_rate(20)
-    candidates = in_process.candidates(in_process.portraits(40))
+    """A limit turned down to 0 in mid-run pauses the calls, and a later value lets them go on."""
+    set_rate(5)
+    candidates = in_process.candidates(in_process.portraits(120))
     running = asyncio.create_task(curate(candidates, str(in_process.out), 1.0, screening=PRIVATE))
     await asyncio.to_thread(wait_until, lambda: in_process.received() >= 3)
     await asyncio.to_thread(set_zero)
-    await asyncio.sleep(6)  # the limit is read every 5 s
-    paused = in_process.received()
-    await asyncio.sleep(1.5)
-    stood_still = in_process.received() == paused
+    assert await asyncio.to_thread(wait_until, lambda: stands_still(in_process)) < 120
     await asyncio.to_thread(set_rate, 200)
-    run: Curated = await running
-    assert run.summary.passed == 40
-    if paused < 40:
-        assert stood_still
+    run: CurationResult = await running
+    assert run.summary.passed == 120
+
+
+def stands_still(bench: Bench, seconds: float = 3.0) -> int:
+    """The calls received, once none was added for a while; the run reads the limit every 5 s."""
+    before = bench.received()
+    time.sleep(seconds)
+    return before if bench.received() == before else 0
 
 
 def set_zero() -> None:
@@ -149,8 +156,9 @@ def set_zero() -> None:
 
 
 async def test_runs_of_one_name_share_one_budget(in_process: Bench) -> None:
-    """Two runs over different pictures together never spend more than the one cap."""
-    spending = Spending(budget_name="october", ledger=f"sqlite:///{in_process.folder}/ledger.sqlite3")
+    """Two runs over different images together never spend more than the one cap."""
+    spending = Spending(budget_name="october")
+    advanced = Advanced(ledger=f"sqlite:///{in_process.folder}/ledger.sqlite3")
     cap = round(10 * PRICE_USD, 6)
     states = [
         await curate(
@@ -159,43 +167,44 @@ async def test_runs_of_one_name_share_one_budget(in_process: Bench) -> None:
             cap,
             screening=PRIVATE,
             spending=spending,
+            advanced=advanced,
             return_state=True,
         )
         for first in (0, 100)
     ]
     assert [state.is_completed() for state in states] == [True, False]
-    assert "budget was spent before 6 of 8" in states[1].message
+    assert "budget is exhausted: 6 of 8" in states[1].message
     assert len(in_process.billed_urls()) == 10
 
 
 @pytest.mark.parametrize("kind", ["", "async "], ids=["sync", "async"])
-async def test_the_stage_behind_starts_on_an_open_gate_with_the_published_path(
+async def test_the_downstream_stage_starts_on_an_open_gate_with_the_published_path(
     in_process: Bench, kind: str
 ) -> None:
     """A flow in a file is loaded, run to its end, and given the path of the approved file."""
     stage = in_process.folder / "stage.py"
     stage.write_text(STAGE.format(kind))
-    state = await behind(in_process, f"{stage}:stage", in_process.portraits(2))
+    state = await downstream(in_process, f"{stage}:stage", in_process.portraits(2))
     assert state.is_completed(), state.message
     (run_dir,) = (in_process.out / "runs").iterdir()
-    assert (in_process.folder / "came").read_text() == str(run_dir / "approved.parquet")
+    assert (in_process.folder / "received").read_text() == str(run_dir / "approved.parquet")
 
 
-async def test_the_stage_behind_does_not_start_on_a_closed_gate(in_process: Bench) -> None:
+async def test_the_downstream_stage_does_not_start_on_a_closed_gate(in_process: Bench) -> None:
     """The pipeline's state says why the gate is closed; the stage was not touched."""
     stage = in_process.folder / "stage.py"
     stage.write_text(STAGE.format(""))
-    state = await behind(in_process, f"{stage}:stage", [in_process.url(1, "crowd")])
+    state = await downstream(in_process, f"{stage}:stage", [in_process.url(1, "crowd")])
     assert state.is_failed()
     assert "Gate closed: pass_rate" in state.message
-    assert not (in_process.folder / "came").exists()
+    assert not (in_process.folder / "received").exists()
 
 
 async def test_a_stage_that_fails_fails_the_pipeline(in_process: Bench) -> None:
     """What is published stays; the state is the stage's."""
     stage = in_process.folder / "stage.py"
     stage.write_text(STAGE.format("") + "    raise RuntimeError('no room')\n")
-    state = await behind(in_process, f"{stage}:stage", in_process.portraits(1))
+    state = await downstream(in_process, f"{stage}:stage", in_process.portraits(1))
     assert state.is_failed()
     assert (in_process.out / "published" / "current.json").is_file()
 
@@ -204,22 +213,22 @@ async def test_a_stage_that_fails_fails_the_pipeline(in_process: Bench) -> None:
 async def test_a_stage_that_is_not_there_is_named_before_anything_is_paid(
     in_process: Bench, stage: str
 ) -> None:
-    """A typing error in the stage must not cost a data set."""
-    state = await behind(in_process, stage, in_process.portraits(1))
+    """A typing error in the stage must not cost a dataset."""
+    state = await downstream(in_process, stage, in_process.portraits(1))
     error = await state.aresult(raise_on_failure=False)
     assert isinstance(error, S2VError)
     assert error.exit_status == 2
     assert in_process.received() == 0
 
 
-async def behind(bench: Bench, stage: str, urls: list[str]) -> Any:
-    """Run the pipeline with a stage behind it."""
+async def downstream(bench: Bench, stage: str, urls: list[str]) -> Any:
+    """Run the pipeline with a stage downstream."""
     return await pipeline(
         bench.candidates(urls), str(bench.out), 1.0, stage, screening=PRIVATE, return_state=True
     )
 
 
-async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> None:
+async def test_bad_input_is_a_failed_state_with_a_plain_message(in_process: Bench) -> None:
     """What the command refuses with status 2, the flow refuses with the same line, and writes nothing."""
     candidates = in_process.candidates(in_process.portraits(1))
     state = await curate(
@@ -227,27 +236,27 @@ async def test_bad_input_is_a_failed_state_in_plain_words(in_process: Bench) -> 
     )
     assert state.is_failed()
     assert state.message == (
-        "the candidates have no column 'link'; they have: image_url;"
-        " name the one with the URLs (--url-column)"
+        f"{candidates} has no column 'link'; they have: image_url; name the one with the URLs (--url-column)"
     )
     assert files_below(in_process.folder) == {"candidates.parquet"}
 
 
+@pytest.mark.ci
 async def test_what_stops_a_run_is_an_event(in_process: Bench) -> None:
-    """A budget that ends and an account that is refused are told, without key or query string."""
+    """A budget that ends and an account that is refused are reported, without key or query string."""
     signature = "TOPSECRET-of-a-signed-url"
-    for faults, event in ([], "s2v.budget.spent"), (["InvalidApiKey:first=1"], "s2v.account.refused"):
+    for faults, name in ([], "s2v.budget.exhausted"), (["InvalidApiKey:first=1"], "s2v.account.refused"):
         in_process.emulator.set_faults(faults)
         urls = [in_process.url(number, query=f"?sig={signature}") for number in range(len(faults) * 9, 18)]
         state = await curate(
-            in_process.candidates(urls), str(in_process.folder / event), 3 * PRICE_USD, screening=PRIVATE,
+            in_process.candidates(urls), str(in_process.folder / name), 3 * PRICE_USD, screening=PRIVATE,
             return_state=True,
         )  # fmt: skip
         assert state.is_failed()
         (flow_run,) = await asyncio.to_thread(flow_runs)
-        (told,) = await asyncio.to_thread(wait_until, lambda run=flow_run, name=event: events(name, run.id))
-        assert told["payload"]["message"] == state.message
-        assert told["payload"]["rows"] == len(in_process.billed_urls())
+        (event,) = await asyncio.to_thread(wait_until, lambda run=flow_run, name=name: events(name, run.id))
+        assert event["payload"]["message"] == state.message
+        assert event["payload"]["rows"] == len(in_process.billed_urls())
         in_process.emulator.reset()
-        assert signature not in json.dumps(told)
-        assert KEY not in json.dumps(told)
+        assert signature not in json.dumps(event)
+        assert KEY not in json.dumps(event)

@@ -1,4 +1,4 @@
-"""Whatever the candidates look like: every row and column passes through, in order, with its outcome."""
+"""Whatever the candidates are: every row and column passes through, in order, with its outcome."""
 
 import datetime as dt
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import polars as pl
 from workbench import Bench
 
-from s2v_tasks import SCHEMA, Curated, Output, Screening, Source, Thresholds, curate
+from s2v_tasks import SCHEMA, Advanced, CurationResult, Screening, Source, curate
 
 
-async def curated(bench: Bench, candidates: str, **groups: Any) -> Curated:
+async def curated(bench: Bench, candidates: str, **groups: Any) -> CurationResult:
     """Curate in this process; the gate must open."""
     groups = {"screening": Screening(allow_private_hosts=True), **groups}
     state = await curate(candidates, str(bench.out), 1.0, **groups, return_state=True)
@@ -17,17 +17,17 @@ async def curated(bench: Bench, candidates: str, **groups: Any) -> Curated:
     return await state.aresult()
 
 
-def verdicts(run: Curated) -> pl.DataFrame:
+def verdicts(run: CurationResult) -> pl.DataFrame:
     return pl.read_parquet(run.run_dir / "verdicts.parquet")
 
 
-def check_passed_through(given: pl.DataFrame, came: pl.DataFrame) -> None:
+def check_passed_through(given: pl.DataFrame, output: pl.DataFrame) -> None:
     """The input's own columns are there first, values and types untouched, in order."""
-    assert came.columns == [*given.columns, *SCHEMA]
-    assert came.select(given.columns).equals(given, null_equal=True)
-    assert dict(came.select(given.columns).schema) == dict(given.schema)
-    assert dict(came.select(*SCHEMA).schema) == SCHEMA
-    assert came["row"].to_list() == list(range(given.height))
+    assert output.columns == [*given.columns, *SCHEMA]
+    assert output.select(given.columns).equals(given, null_equal=True)
+    assert dict(output.select(given.columns).schema) == dict(given.schema)
+    assert dict(output.select(*SCHEMA).schema) == SCHEMA
+    assert output["row"].to_list() == list(range(given.height))
 
 
 async def test_parquet_columns_of_every_kind_pass_through(in_process: Bench) -> None:
@@ -49,10 +49,10 @@ async def test_parquet_columns_of_every_kind_pass_through(in_process: Bench) -> 
     path = in_process.folder / "given.parquet"
     given.write_parquet(path)
     run = await curated(in_process, str(path))
-    came = verdicts(run)
-    check_passed_through(given, came)
-    assert came["outcome"].to_list() == ["passed", "screened_out", "failed"]
-    assert came["reason"].to_list() == [None, "empty_url", "several_humans"]
+    output = verdicts(run)
+    check_passed_through(given, output)
+    assert output["outcome"].to_list() == ["passed", "screened_out", "failed"]
+    assert output["reason"].to_list() == [None, "empty_url", "several_humans"]
 
 
 async def test_csv_values_stay_the_text_they_are(in_process: Bench) -> None:
@@ -61,9 +61,9 @@ async def test_csv_values_stay_the_text_they_are(in_process: Bench) -> None:
     path.write_text(
         f'id,image_url,note\n007,{in_process.url(1)},"a, b"\n1e3,{in_process.url(2)},"two\nlines"\n'
     )
-    came = verdicts(await curated(in_process, str(path)))
+    output = verdicts(await curated(in_process, str(path)))
     given = {"id": ["007", "1e3"], "image_url": in_process.portraits(2, 1), "note": ["a, b", "two\nlines"]}
-    check_passed_through(pl.DataFrame(given), came)
+    check_passed_through(pl.DataFrame(given), output)
 
 
 async def test_ndjson_values_keep_their_types(in_process: Bench) -> None:
@@ -85,14 +85,14 @@ async def test_files_of_a_glob_follow_each_other_by_name(in_process: Bench) -> N
     """Rows of the second file come after those of the first, and know their duplicates there."""
     for name, numbers in (("b", [2, 1]), ("a", [0, 1])):
         in_process.candidates([in_process.url(n) for n in numbers], f"part-{name}.parquet", file=[name] * 2)
-    came = verdicts(await curated(in_process, str(in_process.folder / "part-*.parquet")))
-    assert came["file"].to_list() == ["a", "a", "b", "b"]
-    assert came["image_url"].to_list() == [in_process.url(n) for n in (0, 1, 2, 1)]
-    assert came["duplicate_of"].to_list() == [None, None, None, 1]
+    output = verdicts(await curated(in_process, str(in_process.folder / "part-*.parquet")))
+    assert output["file"].to_list() == ["a", "a", "b", "b"]
+    assert output["image_url"].to_list() == [in_process.url(n) for n in (0, 1, 2, 1)]
+    assert output["duplicate_of"].to_list() == [None, None, None, 1]
 
 
-async def test_a_duplicate_names_its_first_and_copies_its_verdict(in_process: Bench) -> None:
-    """The same picture under other spellings and signatures is asked once; copies cost nothing."""
+async def test_a_duplicate_names_the_row_that_was_sent_and_copies_its_verdict(in_process: Bench) -> None:
+    """An image under other spellings and signatures is sent once, by its newest URL; copies cost nothing."""
     one = in_process.url(0)
     signed = "?X-Amz-Algorithm=A&X-Amz-Credential=C&X-Amz-Date={}&X-Amz-Expires=9&X-Amz-SignedHeaders=host"
     signed += "&X-Amz-Signature={}"
@@ -101,36 +101,41 @@ async def test_a_duplicate_names_its_first_and_copies_its_verdict(in_process: Be
         in_process.url(1, "crowd"), one + signed.format(1, "aa"), one + signed.format(2, "bb"),
         one + "?width=500",
     ]  # fmt: skip
-    run = await curated(in_process, in_process.candidates(urls), output=Output(keep_duplicates=True))
-    came = verdicts(run)
-    assert came["duplicate_of"].to_list() == [None, 0, 0, None, 3, 0, 0, None]
-    assert came["outcome"].to_list() == ["passed", *["duplicate"] * 2, "failed", *["duplicate"] * 3, "passed"]
+    run = await curated(in_process, in_process.candidates(urls), advanced=Advanced(keep_duplicates=True))
+    output = verdicts(run)
+    assert output["duplicate_of"].to_list() == [6, 6, 6, None, 3, 6, None, None]
+    assert output["outcome"].to_list() == [
+        *["duplicate"] * 3,
+        "failed",
+        *["duplicate"] * 2,
+        *["passed"] * 2,
+    ]
     for column in ("check_pass", "humanoid", "code", "request_id", "image_key"):
-        values = came[column].to_list()
-        assert values == [values[n] for n in (0, 0, 0, 3, 3, 0, 0, 7)]
-    copies = came.filter(outcome="duplicate")
-    assert copies["cost_usd"].sum() == copies["paid_usd"].sum() == copies["attempts"].sum() == 0
+        values = output[column].to_list()
+        assert values == [values[n] for n in (6, 6, 6, 3, 3, 6, 6, 7)]
+    copies = output.filter(outcome="duplicate")
+    assert copies["run_cost_usd"].sum() == copies["lifetime_cost_usd"].sum() == copies["attempts"].sum() == 0
     assert set(copies["billing"]) == {"none"}
-    assert sorted(in_process.billed_urls()) == sorted({urls[0], urls[3], urls[7]})
+    assert sorted(in_process.billed_urls()) == sorted({urls[6], urls[3], urls[7]})
     kept = pl.read_parquet(run.run_dir / "approved.parquet")
     assert kept["row"].to_list() == [0, 1, 2, 5, 6, 7]
     assert run.publication is not None
     assert run.publication.rows == 6
 
     once = await curated(in_process, in_process.candidates(urls))
-    assert pl.read_parquet(once.run_dir / "approved.parquet")["row"].to_list() == [0, 7]
+    assert pl.read_parquet(once.run_dir / "approved.parquet")["row"].to_list() == [6, 7]
 
 
 async def test_a_limit_leaves_the_other_rows_out_of_the_run(in_process: Bench) -> None:
-    """Only the first rows are judged and written."""
+    """Only the first rows are checked and written."""
     candidates = in_process.candidates(in_process.portraits(5))
-    run = await curated(in_process, candidates, source=Source(limit=2))
+    run = await curated(in_process, candidates, advanced=Advanced(limit=2))
     assert verdicts(run)["image_url"].to_list() == in_process.portraits(2)
     assert len(in_process.billed_urls()) == 2
 
 
 async def test_one_bad_segment_closes_the_gate(in_process: Bench) -> None:
-    """A data set that passes as a whole is held back by the source that does not; any type will do."""
+    """A dataset that passes as a whole is held back by the source that does not; any type will do."""
     urls = [*in_process.portraits(6), in_process.url(7, "crowd"), in_process.url(8, "scenery")]
     candidates = in_process.candidates(urls, source=[None] * 3 + [1] * 3 + [2] * 2)
     state = await curate(
@@ -148,21 +153,21 @@ async def test_one_bad_segment_closes_the_gate(in_process: Bench) -> None:
     assert run.summary.pass_rate == 0.75
 
 
-async def test_without_the_screen_every_picture_is_asked(in_process: Bench) -> None:
-    """Too small a picture is then refused by the service, which charges nothing for it."""
+async def test_without_the_screen_every_image_is_sent(in_process: Bench) -> None:
+    """Too small an image is then refused by the service, which charges nothing for it."""
     urls = [in_process.url(0), in_process.url(1, query="?width=200")]
     run = await curated(
         in_process,
         in_process.candidates(urls),
         screening=Screening(enabled=False),
-        thresholds=Thresholds(max_error_share=0.5),
+        advanced=Advanced(max_error_share=0.5),
     )
-    came = verdicts(run)
-    assert came["outcome"].to_list() == ["passed", "error"]
-    assert came["reason"].to_list() == [None, "image_size"]
-    assert came["billing"].to_list() == ["billed", "not_billed"]
+    output = verdicts(run)
+    assert output["outcome"].to_list() == ["passed", "error"]
+    assert output["reason"].to_list() == [None, "image_size"]
+    assert output["billing"].to_list() == ["billed", "not_billed"]
     assert in_process.received() == 2
-    assert came["width_px"].null_count() == 2
+    assert output["width_px"].null_count() == 2
 
 
 async def test_folders_with_brackets_are_folders(in_process: Bench) -> None:

@@ -5,29 +5,30 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
-from many_pictures import PictureServer
+from many_images import ImageServer
 from workbench import PRICE_USD, Bench, ended, set_rate, wait_until
 
 from s2v_tasks import Emulator, EmulatorOptions
 from s2v_tasks.adapters.clock import SystemClock
-from s2v_tasks.adapters.dashscope import service_of
-from s2v_tasks.adapters.database import LedgerDatabase
-from s2v_tasks.adapters.scratch import Scratch
-from s2v_tasks.candidates import placed
+from s2v_tasks.adapters.database.ledger import Ledger
+from s2v_tasks.adapters.http.detect_client import service_of
+from s2v_tasks.adapters.storage.spill import SpillStore
+from s2v_tasks.domain.candidate_table import assign_keys
+from s2v_tasks.domain.verdict_table import SCREENED_SCHEMA
 from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.verdicts import SCREENED_SCHEMA
 
 SHARD = 100
 UNDER_WAY = 4 * SHARD
-"""Pictures that may be looked at when a run is killed: four shards are screened at once."""
+"""Images that may be under screening when a run is killed: four shards are screened at once."""
 SAMPLED = 200
-"""Pictures that the estimate looked at: each is kept with the shard that it is in."""
+"""Images that the estimate fetched: each is kept with the shard that it is in."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Mix:
 
     @property
     def known(self) -> int:
-        """Pictures that an earlier run has judged."""
+        """Images that an earlier run has checked."""
         return self.rows - self.paid - self.gone - self.duplicates - self.refused
 
 
 @pytest.fixture
-def pictures() -> Iterator[PictureServer]:
-    with PictureServer() as server:
+def images() -> Iterator[ImageServer]:
+    with ImageServer() as server:
         yield server
 
 
@@ -75,14 +76,14 @@ def candidates(mix: Mix, origin: str) -> pl.DataFrame:
 
 
 async def known_to(ledger: Path, service: str, rows: pl.DataFrame) -> None:
-    """Make a ledger that has judged some pictures: none of them passed, none was billed."""
-    async with LedgerDatabase(f"sqlite:///{ledger}", SystemClock()):
+    """Make a ledger with verdicts on some images: none of them passed, none was billed."""
+    async with Ledger(f"sqlite:///{ledger}", SystemClock()):
         pass
-    keys = placed(rows.lazy(), "image_url").collect()["image_key"]
-    with sqlite3.connect(ledger) as db:
+    keys = assign_keys(rows.lazy(), "image_url").collect()["image_key"]
+    with closing(sqlite3.connect(ledger)) as db, db:
         db.executemany(
             "INSERT INTO verdicts (image_key, model, service, attempt_id, run_id, outcome, reason,"
-            " check_pass, billing, judged_at)"
+            " check_pass, billing, checked_at)"
             " VALUES (?, ?, ?, 0, 'before', 'failed', 'no_human', 0, 'not_billed', 1)",
             [(key, WAN22_S2V_DETECT.model, service) for key in keys],
         )
@@ -90,53 +91,53 @@ async def known_to(ledger: Path, service: str, rows: pl.DataFrame) -> None:
 
 
 def finished(bench: Bench, paths: dict[str, str]) -> list[str]:
-    """The pictures that the run's files say need no look any more."""
+    """The images that need no screening any more, by the run's files."""
     (run_dir,) = (bench.out / "runs").iterdir()
-    screened = Scratch(run_dir / "work" / "screened", SCREENED_SCHEMA)
-    return [paths[key] for part in screened.parts() for key in screened.read(part)["image_key"]]
+    screened = SpillStore(run_dir / "work" / "screened", SCREENED_SCHEMA)
+    return [paths[key] for number in screened.partitions() for key in screened.read(number)["image_key"]]
 
 
 @pytest.mark.parametrize(
     "mix",
     [
-        pytest.param(Mix(20_000, 100, 2_000, 2_000, 200, 50), id="20,000"),
+        pytest.param(Mix(20_000, 100, 2_000, 2_000, 200, 50), id="20,000", marks=pytest.mark.ci),
         pytest.param(
             Mix(1_000_000, 5_000, 50_000, 100_000, 10_000, 400), id="1,000,000", marks=pytest.mark.slow
         ),
     ],
 )
 async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
-    tmp_path: Path, prefect_api: str, pictures: PictureServer, mix: Mix
+    tmp_path: Path, prefect_api: str, images: ImageServer, mix: Mix
 ) -> None:
-    """One outcome for each row; no finished shard is looked at again; every picture is paid once."""
+    """One outcome for each row; no finished shard is screened again; every image is paid once."""
     set_rate(mix.rate_per_s)
-    with Emulator(EmulatorOptions(limit=None, judge_pictures=False)) as emulator:
+    with Emulator(EmulatorOptions(limit=None, fetch_images=False)) as emulator:
         bench = Bench(tmp_path, emulator)
-        rows = candidates(mix, pictures.origin)
+        rows = candidates(mix, images.origin)
         path = bench.candidates(rows["image_url"], kind=rows["kind"])
         bench.out.mkdir()
         await known_to(bench.out / "ledger.sqlite3", service_of(emulator.base_url), rows.filter(kind="known"))
-        looked_at = placed(rows.filter(pl.col("kind").is_in(["paid", "gone"])).lazy(), "image_url").collect()
-        paths = {key: urlsplit(url).path for key, url in looked_at.select("image_key", "url").iter_rows()}
+        keyed = assign_keys(rows.filter(pl.col("kind").is_in(["paid", "gone"])).lazy(), "image_url").collect()
+        paths = {key: urlsplit(url).path for key, url in keyed.select("image_key", "url").iter_rows()}
         command = bench.curating(path, "--min-pass-rate", 0, "--budget-usd", 2 * mix.paid * PRICE_USD)
 
         before: list[tuple[list[str], Counter[str]]] = []
         for share in (0.45, 0.7):
             run = bench.start(*command)
             wanted = share * (mix.paid + mix.gone)
-            wait_until(lambda r=run, w=wanted: r.poll() is not None or len(pictures.fetched) > w, 900)
+            wait_until(lambda r=run, w=wanted: r.poll() is not None or len(images.fetched) > w, 900)
             os.killpg(run.pid, signal.SIGKILL)
             assert ended(run).status == -signal.SIGKILL
-            before.append((finished(bench, paths), pictures.fetched.copy()))
+            before.append((finished(bench, paths), images.fetched.copy()))
         ran = ended(bench.start(*command), 1800)
         assert ran.status == 0, ran.out + ran.err
         assert "continuing run" in ran.err
 
         for done, fetched in before:
             assert len(done) >= 0.1 * len(paths)
-            assert all(pictures.fetched[path] == fetched[path] for path in done)
-        again = sum(count - 1 for count in pictures.fetched.values())
-        assert set(pictures.fetched) == set(paths.values())
+            assert all(images.fetched[path] == fetched[path] for path in done)
+        again = sum(count - 1 for count in images.fetched.values())
+        assert set(images.fetched) == set(paths.values())
         assert again <= 2 * (UNDER_WAY + SAMPLED)
         paid = bench.billed_urls()
         lost = len(paid) - len(set(paid))
@@ -153,5 +154,5 @@ async def test_a_run_over_many_rows_killed_twice_continues_where_it_was(
         ("refused", "screened_out"): mix.refused,
         ("duplicate", "duplicate"): mix.duplicates,
     }
-    assert ran.manifest["data_set_cost_usd"] >= (mix.paid + lost) * PRICE_USD - 1e-9
+    assert ran.manifest["dataset_cost_usd"] >= (mix.paid + lost) * PRICE_USD - 1e-9
     assert not (ran.run_dir / "work").exists()

@@ -2,29 +2,17 @@
 
 import os
 import signal
-import subprocess
 import uuid
 from collections.abc import Callable
 
+import pytest
 from workbench import Bench, Ran, descendants, ended, load, wait_until
 
-GONE_WITHIN_S = 20.0
-"""The server has 5 s for last events, then ends itself."""
+GONE_WITHIN_S = 60.0
+"""The server has 5 s for last events, then ends itself; a busy machine takes its time."""
 
 
-def begin(bench: Bench, first: int) -> tuple[subprocess.Popen[str], str]:
-    """Start a long run over pictures of its own; it is under way when this returns its process and mark."""
-    mark = uuid.uuid4().hex
-    candidates = bench.candidates(bench.portraits(200, first), f"{first}.parquet")
-    process = bench.start(*bench.curating(candidates, out=bench.folder / str(first)), TESTS_MARK=mark)
-    return process, mark
-
-
-def asked(bench: Bench, first: int) -> bool:
-    return any(url in bench.billed_urls() for url in bench.portraits(5, first))
-
-
-def check_nobody_left(mark: str) -> None:
+def check_no_process_left(mark: str) -> None:
     wait_until(lambda: not descendants(mark), GONE_WITHIN_S)
 
 
@@ -33,10 +21,10 @@ def test_an_interrupted_command_stops_in_order_and_continues(
 ) -> None:
     """Ctrl-C: one line, status 1, verdicts and manifest written; the same command finishes the run."""
     mark = uuid.uuid4().hex
-    candidates = alone.candidates(alone.portraits(14))
+    candidates = alone.candidates(alone.portraits(60))
     arguments = alone.curating(candidates)
     process = alone.start(*arguments, TESTS_MARK=mark)
-    wait_until(lambda: len(alone.billed_urls()) >= 3)
+    wait_until(lambda: len(alone.billed_urls()) >= 3)  # of 60 at 5 a second: there is time
     assert len(descendants(mark)) == 2
     os.killpg(process.pid, signal.SIGINT)  # the terminal's Ctrl-C is for the whole group
     ran = ended(process)
@@ -45,41 +33,44 @@ def test_an_interrupted_command_stops_in_order_and_continues(
     *_, line = ran.err.splitlines()
     assert line == "s2v: stopped by SIGINT; everything received is kept: the same command continues"
     assert ran.manifest["status"] == "stopped"
-    assert ran.verdicts.height == 14
+    assert ran.verdicts.height == 60
     assert ran.verdicts.filter(outcome="passed").height == len(alone.billed_urls())
-    check_nobody_left(mark)
+    check_no_process_left(mark)
 
     again = command(*arguments)
     assert again.status == 0, again.err
     assert again.run_dir == ran.run_dir
-    assert len(set(alone.billed_urls())) == len(alone.billed_urls()) == 14
+    assert len(set(alone.billed_urls())) == len(alone.billed_urls()) == 60
 
 
-def test_nobody_is_left_by_end_term_kill_or_hangup(alone: Bench) -> None:
-    """SIGTERM stops in order; after SIGKILL, a closed terminal or the run's end the server ends itself."""
-    usual = uuid.uuid4().hex
-    finished = alone.start(*alone.curating(alone.candidates(alone.portraits(1))), TESTS_MARK=usual)
-    signals = {0: signal.SIGTERM, 1_000: signal.SIGKILL, 2_000: signal.SIGHUP}
-    begun = {first: begin(alone, first) for first in signals}
-    wait_until(lambda: all(asked(alone, first) for first in signals), 180)  # four start at once
-    for first, number in signals.items():
-        process, mark = begun[first]
-        assert len(descendants(mark)) == 2
-        os.killpg(process.pid, number)
-    statuses = {first: ended(process) for first, (process, _) in begun.items()}
-    assert statuses[0].status == 1
-    assert "stopped by SIGTERM" in statuses[0].err
-    assert statuses[0].manifest["status"] == "stopped"
-    assert statuses[1_000].status == -signal.SIGKILL
-    last = ended(finished)
-    assert last.status == 0, last.err
-    for mark in (usual, *(mark for _, mark in begun.values())):
-        check_nobody_left(mark)
-    assert load(next((alone.folder / "2000" / "runs").glob("*/manifest.json")))["status"] != "published"
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.ci),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.ci),
+    ],
+    ids=lambda number: number.name,
+)
+def test_no_process_is_left_by_a_command_that_a_signal_ends(alone: Bench, number: signal.Signals) -> None:
+    """After SIGKILL the server ends itself; SIGTERM and a closed terminal stop in order."""
+    mark = uuid.uuid4().hex
+    process = alone.start(*alone.curating(alone.candidates(alone.portraits(200))), TESTS_MARK=mark)
+    wait_until(alone.billed_urls)
+    assert len(descendants(mark)) == 2
+    os.killpg(process.pid, number)
+    ran = ended(process)
+    check_no_process_left(mark)
+    status = load(next((alone.out / "runs").glob("*/manifest.json")))["status"]
+    if number == signal.SIGKILL:
+        assert (ran.status, status) == (-signal.SIGKILL, "running")
+    else:
+        assert (ran.status, status) == (1, "stopped")
+        assert f"stopped by {number.name}" in ran.err
 
 
 def test_a_command_interrupted_while_it_starts_says_one_line(alone: Bench) -> None:
-    """Ctrl-C before the run has opened: status 1, one line, no traceback, nobody left."""
+    """Ctrl-C before the run has opened: status 1, one line, no traceback, no process left."""
     mark = uuid.uuid4().hex
     candidates = alone.candidates(alone.portraits(14))
     process = alone.start(*alone.curating(candidates), TESTS_MARK=mark)
@@ -90,4 +81,4 @@ def test_a_command_interrupted_while_it_starts_says_one_line(alone: Bench) -> No
     (line,) = [line for line in ran.err.splitlines() if not line.startswith("warning: private hosts")]
     assert line.startswith("s2v: ")
     assert "the same command continues" in line
-    check_nobody_left(mark)
+    check_no_process_left(mark)

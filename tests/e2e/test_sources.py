@@ -3,26 +3,27 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 import pytest
 from workbench import PRICE_USD, Bench, Ran, set_rate
 
-QUERY = "SELECT id, url AS image_url, kind FROM pictures WHERE kind <> 'x' ORDER BY id"
+QUERY = "SELECT id, url AS image_url, kind FROM images WHERE kind <> 'x' ORDER BY id"
 
 
 @pytest.fixture
 def database(in_process: Bench) -> Iterator[sqlite3.Connection]:
-    """A table of 12 pictures, 10 of which are asked for; its URL is in the environment."""
+    """A table of 12 images, 10 of which a query selects; its URL is in the environment."""
     path = in_process.folder / "source.db"
     os.environ["S2V_SOURCE_URL"] = in_process.env["S2V_SOURCE_URL"] = f"sqlite:///{path}"
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE pictures (id INTEGER, url TEXT, kind TEXT)")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE images (id INTEGER, url TEXT, kind TEXT)")
         rows = [(n, in_process.url(n), "x" if n % 6 == 5 else "ab"[n % 2]) for n in range(12)]
-        db.executemany("INSERT INTO pictures VALUES (?, ?, ?)", rows)
-    yield db
-    db.close()
+        db.executemany("INSERT INTO images VALUES (?, ?, ?)", rows)
+        db.commit()
+        yield db
 
 
 def querying(bench: Bench, *options: object) -> list[object]:
@@ -31,17 +32,18 @@ def querying(bench: Bench, *options: object) -> list[object]:
     return ["curate", "--query", QUERY, *rest]
 
 
+@pytest.mark.ci
 def test_a_query_is_curated_and_an_unfinished_run_goes_on_with_its_rows(
     in_process: Bench, database: sqlite3.Connection, command: Callable[..., Ran]
 ) -> None:
-    """What was read when the run began counts, whatever the table holds now; a new run reads anew."""
+    """What was read when the run began counts, whatever the table holds now; a new run reads it again."""
     bench = in_process
     bench.emulator.set_faults(["InvalidApiKey:first=4"])
     set_rate(50)
     stopped = command(*querying(bench))
     assert stopped.status == 1, stopped.err
     with database:
-        database.execute("DELETE FROM pictures WHERE id > 7")
+        database.execute("DELETE FROM images WHERE id > 7")
     bench.emulator.set_faults([])
     finished = command(*querying(bench))
     assert finished.status == 0, finished.err
@@ -50,12 +52,13 @@ def test_a_query_is_curated_and_an_unfinished_run_goes_on_with_its_rows(
     assert rows["id"].to_list() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
     assert set(rows["outcome"]) == {"passed"}
     assert finished.manifest["parameters"]["candidates"] == f"sql:{QUERY}"
-    anew = command(*querying(bench))
-    assert anew.verdicts["id"].to_list() == [0, 1, 2, 3, 4, 6, 7]
-    assert anew.manifest["cost_usd"] == {"billed": 0.0, "unknown": 0.0}
+    second = command(*querying(bench))
+    assert second.verdicts["id"].to_list() == [0, 1, 2, 3, 4, 6, 7]
+    assert second.manifest["run_cost_usd"] == {"billed": 0.0, "unknown": 0.0}
     assert len(bench.billed_urls()) == 10
 
 
+@pytest.mark.ci
 def test_a_sample_of_each_kind_is_drawn_from_nested_columns_of_a_folder(
     in_process: Bench, command: Callable[..., Ran]
 ) -> None:
@@ -68,8 +71,8 @@ def test_a_sample_of_each_kind_is_drawn_from_nested_columns_of_a_folder(
         kinds = ["rare" if n % 10 == 0 else "usual" for n in numbers]
         frame = pl.DataFrame({"image": images, "kind": kinds})
         frame.write_parquet(bench.folder / "parts" / f"{part}.parquet")
-    options = ["--url-column", "image.url", "--sample", 10, "--seed", 7, "--stratify-by", "kind"]
-    first = command(*bench.curating(f"{bench.folder}/parts", *options, "--segment-column", "kind"))
+    options = ["--url-column", "image.url", "--sample", 10, "--seed", 7, "--segment-column", "kind"]
+    first = command(*bench.curating(f"{bench.folder}/parts", *options))
     assert first.status == 0, first.err
     rows = first.verdicts
     assert rows.columns[:2] == ["image", "kind"]
@@ -80,40 +83,40 @@ def test_a_sample_of_each_kind_is_drawn_from_nested_columns_of_a_folder(
     assert sorted(bench.billed_urls()) == sorted(bench.url(n) for n in numbers)
     again = command(*bench.curating(f"{bench.folder}/parts", *options))
     assert again.verdicts["image"].to_list() == rows["image"].to_list()
-    assert first.manifest["cost_usd"]["billed"] == pytest.approx(10 * PRICE_USD)
+    assert first.manifest["run_cost_usd"]["billed"] == pytest.approx(10 * PRICE_USD)
     assert len(bench.billed_urls()) == 10
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["c.parquet", "--query", "SELECT 1"], "one of them"),
         ([], "one of them"),
         (["--query", "SELECT 1"], "S2V_SOURCE_URL"),
-        (["--query", "SELECT url FROM pictures"], "no column 'image_url'"),
-        (["--query", "SELECT image_url FROM pictures"], "no such column"),
-        (["--query", "SELECT id AS image_url FROM pictures"], "must hold strings"),
-        (["c.parquet", "--stratify-by", "kind"], "no column 'kind'"),
+        (["--query", "SELECT url FROM images"], "no column 'image_url'"),
+        (["--query", "SELECT image_url FROM images"], "no such column"),
+        (["--query", "SELECT id AS image_url FROM images"], "must hold strings"),
+        (["c.parquet", "--segment-column", "kind"], "no column 'kind'"),
         (["c.parquet", "--sample", "0"], "--sample"),
         (["c.parquet", "--seed", "-1"], "--seed"),
     ],
 )
-def test_a_source_that_can_not_be_used_is_told_and_nothing_written(
+def test_a_source_that_can_not_be_used_is_reported_and_nothing_written(
     in_process: Bench,
     database: sqlite3.Connection,
     command: Callable[..., Ran],
     arguments: list[str],
-    words: str,
+    message: str,
     tmp_path: Path,
 ) -> None:
     """One line, status 2, no folder, no call; a database may hold a password, so it is no option."""
-    if words == "S2V_SOURCE_URL":
+    if message == "S2V_SOURCE_URL":
         del os.environ["S2V_SOURCE_URL"]
     name = in_process.candidates(in_process.portraits(1), "c.parquet")
     arguments = [name if argument == "c.parquet" else argument for argument in arguments]
     refused = command("curate", *arguments, "--out", tmp_path / "none", "--budget-usd", 1)
     assert refused.status == 2, refused.err
-    assert words in refused.err
+    assert message in refused.err
     assert len(refused.err.splitlines()) == 1
     assert not (tmp_path / "none").exists()
     assert in_process.received() == 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 
 from s2v_tasks import Emulator
+from s2v_tasks.domain.publish_rules import Publication
 from s2v_tasks.models import WAN22_S2V_DETECT
-from s2v_tasks.publish import Publication
 
 KEY = "sk-test"
 COMMAND = [sys.executable, "-m", "s2v_tasks"]
@@ -34,12 +35,15 @@ def set_rate(rate_per_s: int) -> None:
         client.upsert_global_concurrency_limit_by_name(WAN22_S2V_DETECT.model, rate_per_s, float(rate_per_s))
 
 
-def wait_until(true: Callable[[], Any], timeout_s: float = 150.0) -> Any:
-    """What ``true`` gives as soon as it is something; fails after a bounded time."""
+def wait_until(true: Callable[[], Any], timeout_s: float = 300.0, every_s: float = 0.1) -> Any:
+    """What ``true`` gives as soon as it is something; fails after a bounded time.
+
+    Polling a Prefect server or every process costs tens of milliseconds of CPU, so it is not done more often.
+    """
     until = time.monotonic() + timeout_s
     while not (found := true()):
         assert time.monotonic() < until, "waited too long"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return found
 
 
@@ -82,6 +86,8 @@ class Bench:
     emulator: Emulator
     env: dict[str, str] = field(default_factory=dict)
     out_name: str = "out"
+    always: tuple[str, ...] = ("--no-report-images",)
+    """Options of every curation: the images are fetched a second time only where a test is about that."""
 
     def __post_init__(self) -> None:
         self.env = {
@@ -94,15 +100,15 @@ class Bench:
 
     @property
     def out(self) -> Path:
-        """Where the command writes, unless told otherwise."""
+        """Where the command writes, by default."""
         return self.folder / self.out_name
 
     def url(self, number: int, subject: str = "portrait", query: str = "") -> str:
-        """The address of a picture that the emulator draws."""
+        """The URL of an image that the emulator draws."""
         return f"{self.emulator.origin}/samples/gen/{subject}-{number}.jpg{query}"
 
     def portraits(self, count: int, first: int = 0) -> list[str]:
-        """Addresses of different pictures that pass."""
+        """Addresses of different images that pass."""
         return [self.url(number) for number in range(first, first + count)]
 
     def candidates(self, urls: Iterable[str | None], name: str = "candidates.parquet", **columns: Any) -> str:
@@ -131,14 +137,15 @@ class Bench:
     def curating(self, candidates: str, *options: object, out: Path | str | None = None) -> list[object]:
         """The arguments of an ordinary curation run."""
         budget = [] if "--budget-usd" in options else ["--budget-usd", 10]
-        return ["curate", candidates, "--out", out or self.out, *budget, "--allow-private-hosts", *options]
+        options = (*budget, "--allow-private-hosts", *self.always, *options)
+        return ["curate", candidates, "--out", out or self.out, *options]
 
     def curate(self, candidates: str, *options: object, out: Path | None = None, **env: str) -> Ran:
         """Curate, as a user would."""
         return self.run(*self.curating(candidates, *options, out=out), **env)
 
     def billed_urls(self) -> list[str]:
-        """The pictures on the invoice."""
+        """The images on the invoice."""
         return [line["image_url"] for line in self.emulator.invoice()]
 
     def billed_ids(self) -> set[str]:
@@ -150,7 +157,7 @@ class Bench:
         return self.emulator.calls()["received"]
 
 
-def ended(process: subprocess.Popen[str], timeout_s: float = 120.0) -> Ran:
+def ended(process: subprocess.Popen[str], timeout_s: float = 300.0) -> Ran:
     """Wait for a command."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -173,7 +180,7 @@ def pointer(out: Path) -> Publication:
 
 def ledger_ids(path: Path, state: str = "billed") -> set[str]:
     """The request ids that a ledger holds as ``state``."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db, db:
         rows = db.execute("SELECT request_id FROM attempts WHERE state = ?", (state,)).fetchall()
     assert len({id_ for (id_,) in rows}) == len(rows)
     return {id_ for (id_,) in rows}

@@ -1,4 +1,4 @@
-"""One emulator for the room's tests, and a client that asks it as a caller would."""
+"""One emulator for the tests of this folder, and a client for it."""
 
 from collections.abc import Iterator
 
@@ -8,19 +8,19 @@ from emulator_caller import Caller
 
 from s2v_tasks.emulator import Emulator, EmulatorOptions
 
-# Found here too where the package is not installed, so that nobody knows its entry point.
+# Loaded here too, in case the package and its entry point are not installed.
 from s2v_tasks.emulator.fixture import s2v_emulator, s2v_emulator_factory  # noqa: F401
 
 
 @pytest.fixture(scope="session")
 def http_client() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def shared_emulator() -> Iterator[Emulator]:
-    with Emulator(EmulatorOptions(limit=None, fetch_timeout_s=0.5)) as emulator:
+    with Emulator(EmulatorOptions(limit=None, fetch_timeout_s=30)) as emulator:
         yield emulator
 
 

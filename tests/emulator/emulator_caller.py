@@ -1,4 +1,4 @@
-"""A caller of an emulator, as the tests of this room ask it."""
+"""A client of an emulator for the tests of this folder."""
 
 import httpx
 
@@ -9,7 +9,7 @@ CALL_PATH = WAN22_S2V_DETECT.path
 
 
 class Caller:
-    """Asks an emulator over HTTP, with a valid call unless told otherwise."""
+    """Sends calls to an emulator over HTTP; valid ones by default."""
 
     def __init__(self, emulator: Emulator, client: httpx.Client) -> None:
         self.emulator = emulator
@@ -19,12 +19,12 @@ class Caller:
         """The URL of a sample."""
         return f"{self.emulator.origin}/samples/{name}"
 
-    def ask(self, image_url: str, **request: object) -> httpx.Response:
+    def send(self, image_url: str, **request: object) -> httpx.Response:
         """Call about an image URL; ``request`` replaces parts of what httpx sends."""
         body = {"model": WAN22_S2V_DETECT.model, "input": {"image_url": image_url}}
         request = {"json": body, "headers": {"Authorization": "Bearer any"}, **request}
         return self.http.post(self.emulator.base_url + CALL_PATH, **request)  # type: ignore[arg-type]
 
-    def ask_sample(self, name: str, **request: object) -> httpx.Response:
+    def send_sample(self, name: str, **request: object) -> httpx.Response:
         """Call about a sample."""
-        return self.ask(self.url(name), **request)
+        return self.send(self.url(name), **request)

@@ -74,7 +74,7 @@ def test_the_text_of_a_fault_reads_back_as_the_same_fault(
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("Throttled", "drop, reset, truncate"),
         ("drop:speed=2", "match=..., rate=..."),
@@ -87,9 +87,9 @@ def test_the_text_of_a_fault_reads_back_as_the_same_fault(
         ("drop:match=", "part of a URL"),
     ],
 )
-def test_a_bad_fault_is_refused_and_the_message_says_what_is_allowed(spec: str, told: str) -> None:
+def test_a_bad_fault_is_refused_and_the_message_says_what_is_allowed(spec: str, message: str) -> None:
     """A misspelt fault never becomes a fault that does nothing."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         parse_fault(spec)
 
 

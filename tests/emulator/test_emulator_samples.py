@@ -1,4 +1,4 @@
-"""The sample pictures: what they are, how they are served, and the list of candidates."""
+"""The sample images: what they are, how they are served, and the list of candidates."""
 
 import io
 from collections import Counter
@@ -15,8 +15,8 @@ from s2v_tasks.emulator.samples import NO_SUCH_HOST_URL, SAMPLES, candidates, po
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "png", "bmp", "webp"])
-def test_a_portrait_is_the_picture_it_was_asked_to_be(image_format: str) -> None:
-    """Format and size are as asked, the same seed gives the same bytes and another seed others."""
+def test_a_portrait_is_the_image_that_was_requested(image_format: str) -> None:
+    """Format and size are as requested, the same seed gives the same bytes and another seed others."""
     data = portrait(3, 420, 500, image_format)
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format or "").lower() == image_format
@@ -25,19 +25,19 @@ def test_a_portrait_is_the_picture_it_was_asked_to_be(image_format: str) -> None
     assert len({portrait(seed, 420, 500, image_format) for seed in range(20)}) == 20
 
 
-def test_every_sample_judged_as_its_list_says(caller: Caller) -> None:
-    """Of the 100 candidates 46 pictures need a paid call and 35 of those pass, as the docstring states."""
+def test_every_sample_has_the_verdict_of_its_list(caller: Caller) -> None:
+    """Of the 100 candidates 46 images need a paid call and 35 of those pass, as the docstring states."""
     rows = candidates(caller.emulator.base_url)
-    caller.http.get(caller.url("flaky-107.jpg"))  # its first request fails, whoever asks
-    rules = {row["image_url"]: caller.ask(row["image_url"]).headers["x-emulator-rule"] for row in rows}
-    judged = Counter()
+    caller.http.get(caller.url("flaky-107.jpg"))  # its first request fails, from any client
+    rules = {row["image_url"]: caller.send(row["image_url"]).headers["x-emulator-rule"] for row in rows}
+    results = Counter()
     for url, decided in rules.items():
         if decided == "one-person" or decided.startswith("word:"):
-            # One picture however its URL is spelt: what a normal form would make of these.
-            judged[url.lower().partition("?")[0].partition("#")[0]] = decided == "one-person"
+            # One image for all spellings of its URL: the normal form of these.
+            results[url.lower().partition("?")[0].partition("#")[0]] = decided == "one-person"
     assert len(rows) == 100
-    assert len(judged) == 46
-    assert sum(judged.values()) == 35
+    assert len(results) == 46
+    assert sum(results.values()) == 35
     unreachable = [url for url, decided in rules.items() if decided.startswith("fetch:")]
     assert len(unreachable) / 92 < 0.2
     assert set(rules.values()) >= {"format", "resolution", "fetch:status", "fetch:redirects", "fetch:refused"}
@@ -62,19 +62,22 @@ def test_candidates_are_written_as_parquet(tmp_path: Path) -> None:
 
 
 def test_a_host_without_an_address_is_an_invalid_url(caller: Caller) -> None:
-    """A name that no resolver knows is told apart from a refused connection."""
-    answer = caller.ask(NO_SUCH_HOST_URL)
-    assert answer.json()["code"] in {"InvalidURL", "InvalidURL.Timeout"}  # the latter: a resolver that hangs
+    """A name that no resolver knows differs from a refused connection."""
+    response = caller.send(NO_SUCH_HOST_URL)
+    assert response.json()["code"] in {
+        "InvalidURL",
+        "InvalidURL.Timeout",
+    }  # the latter: a resolver that hangs
 
 
-def test_the_protected_picture_is_closed_to_all_but_the_emulator(caller: Caller) -> None:
-    """A free look gets a 403 where the paid call can judge."""
+def test_the_protected_image_is_closed_to_all_but_the_emulator(caller: Caller) -> None:
+    """A free fetch gets a 403 where the paid call gets the image."""
     assert caller.http.get(caller.url("protected-106.jpg")).status_code == 403
-    assert caller.ask_sample("protected-106.jpg").json()["output"]["check_pass"] is True
+    assert caller.send_sample("protected-106.jpg").json()["output"]["check_pass"] is True
 
 
-def test_the_flaky_picture_fails_once_and_again_after_a_reset(caller: Caller) -> None:
-    """A server in trouble comes back."""
+def test_the_flaky_image_fails_once_and_again_after_a_reset(caller: Caller) -> None:
+    """A failing server recovers."""
     url = caller.url("flaky-107.jpg")
     assert [caller.http.get(url).status_code for _ in range(3)] == [500, 200, 200]
     caller.emulator.reset()
@@ -82,8 +85,8 @@ def test_the_flaky_picture_fails_once_and_again_after_a_reset(caller: Caller) ->
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("exif-103.jpg", 65_000), ("segments-104.jpg", 300_000)])
-def test_padded_pictures_hold_their_size_behind_the_padding(name: str, at_least: int) -> None:
-    """The frame header of these files stands where no small first read reaches."""
+def test_padded_images_hold_their_size_behind_the_padding(name: str, at_least: int) -> None:
+    """The frame header of these files is where no small first read reaches."""
     data = SAMPLES[name].content()
     assert data.index(b"\xff\xc0") > at_least
     with Image.open(io.BytesIO(data)) as image:
@@ -132,10 +135,10 @@ def test_a_range_outside_the_file_can_not_be_served(header: str) -> None:
         byte_range(header, 10)
 
 
-def test_any_number_makes_a_picture_and_nonsense_does_not(caller: Caller) -> None:
-    """Made pictures are distinct by their number; unknown names and sizes are refused."""
-    pictures = {caller.http.get(caller.url(f"gen/portrait-{n}.jpg")).content for n in range(50)}
-    assert len(pictures) == 50
+def test_any_number_makes_an_image_and_nonsense_does_not(caller: Caller) -> None:
+    """Made images are distinct by their number; unknown names and sizes are refused."""
+    images = {caller.http.get(caller.url(f"gen/portrait-{n}.jpg")).content for n in range(50)}
+    assert len(images) == 50
     for name in ("gen/elephant-1.jpg", "gen/portrait-1.gif", "gen/portrait-1.jpg?width=0", "unknown.jpg"):
         assert caller.http.get(caller.url(name)).status_code == 404
     assert caller.http.get(caller.url("gen/portrait-1.jpg?width=wide")).status_code == 400

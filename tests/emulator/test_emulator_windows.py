@@ -14,7 +14,7 @@ def admitted(name: str, limit: float | None, times: list[float]) -> list[bool]:
 
 
 def test_sliding_second_admits_five_and_the_sixth_only_a_second_after_the_first() -> None:
-    """A sliding window looks back exactly one second from each call."""
+    """A sliding window spans exactly one second from each call."""
     times = [0.0, 0.5, 0.5, 0.75, 0.75, 0.875, 1.0, 1.25, 1.5]
     assert admitted("sliding", 5, times) == [True] * 5 + [False, True, False, True]
 
@@ -32,7 +32,7 @@ def test_leaky_bucket_admits_its_depth_at_once_and_then_the_rate() -> None:
     assert admitted("leaky", 5, times) == [True] * 5 + [False, False, True, False, True]
 
 
-def test_leaky_bucket_of_depth_one_admits_an_even_pace_and_nothing_else() -> None:
+def test_leaky_bucket_of_depth_one_admits_an_even_rate_and_nothing_else() -> None:
     """Calls exactly one interval apart always fit, in spite of floating point."""
     even = LeakyBucket(rate_per_s=5, depth=1)
     assert all(even.admit(n / 5) for n in range(1000))
@@ -77,7 +77,7 @@ def test_half_a_call_a_second_is_one_in_two_seconds() -> None:
 
 
 def test_no_limit_admits_everything() -> None:
-    """None stands for no limit."""
+    """None is no limit."""
     assert all(admitted("sliding", None, [0.0] * 100))
 
 

@@ -1,4 +1,4 @@
-"""Answers that break on the wire, seen from the client's side of a real connection."""
+"""Responses that break on the wire, seen from the client's side of a real connection."""
 
 import json
 import socket
@@ -35,23 +35,23 @@ def test_drop_bills_and_closes_without_a_byte(caller: Caller) -> None:
     assert raw_call(caller, caller.url(GOOD)) == b""
     assert [line["image_url"] for line in caller.emulator.invoice()] == [caller.url(GOOD)]
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
-        caller.ask_sample(GOOD)
+        caller.send_sample(GOOD)
 
 
-def test_drop_of_an_answer_that_is_free_bills_nothing(caller: Caller) -> None:
-    """A dropped 400 was never billed, so a lost answer may or may not have cost."""
+def test_drop_of_a_response_that_is_free_bills_nothing(caller: Caller) -> None:
+    """A dropped 400 was never billed, so a lost response may or may not have cost."""
     caller.emulator.set_faults(["drop"])
     assert raw_call(caller, caller.url("missing-000.jpg")) == b""
     assert caller.emulator.invoice() == []
 
 
 def test_reset_resets_the_connection_and_bills_nothing(caller: Caller) -> None:
-    """The client sees a TCP reset, and the picture was not even fetched."""
+    """The client sees a TCP reset, and the image was not even fetched."""
     caller.emulator.set_faults(["reset"])
     with pytest.raises(ConnectionResetError):
         raw_call(caller, caller.url(GOOD))
     with pytest.raises(httpx.ReadError):
-        caller.ask_sample(GOOD)
+        caller.send_sample(GOOD)
     assert caller.emulator.invoice() == []
     assert caller.emulator.calls()["by_status"] == {"none": 2}
 
@@ -66,14 +66,14 @@ def test_truncate_bills_and_sends_half_of_the_body(caller: Caller) -> None:
     with pytest.raises(json.JSONDecodeError):
         json.loads(body)
     with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
-        caller.ask_sample(GOOD)
+        caller.send_sample(GOOD)
     assert len(caller.emulator.invoice()) == 2
 
 
 def test_html_and_empty_are_free_503s_of_a_gateway(caller: Caller) -> None:
-    """A gateway's answers have no JSON and are not billed."""
+    """A gateway's responses have no JSON and are not billed."""
     caller.emulator.set_faults(["html:times=1", "empty"])
-    html, empty = caller.ask_sample(GOOD), caller.ask_sample(GOOD)
+    html, empty = caller.send_sample(GOOD), caller.send_sample(GOOD)
     assert (html.status_code, html.headers["content-type"]) == (503, "text/html; charset=utf-8")
     assert html.text.startswith("<html>")
     assert (empty.status_code, empty.content) == (503, b"")
@@ -81,9 +81,9 @@ def test_html_and_empty_are_free_503s_of_a_gateway(caller: Caller) -> None:
 
 
 def test_nojson_and_no_check_pass_are_billed_200s_without_a_verdict(caller: Caller) -> None:
-    """A 200 that says nothing about the picture is paid all the same."""
+    """A 200 that says nothing about the image is paid all the same."""
     caller.emulator.set_faults(["nojson:times=1", "no_check_pass"])
-    nojson, without = caller.ask_sample(GOOD), caller.ask_sample(GOOD)
+    nojson, without = caller.send_sample(GOOD), caller.send_sample(GOOD)
     assert (nojson.status_code, without.status_code) == (200, 200)
     with pytest.raises(json.JSONDecodeError):
         nojson.json()
@@ -91,20 +91,20 @@ def test_nojson_and_no_check_pass_are_billed_200s_without_a_verdict(caller: Call
     assert len(caller.emulator.invoice()) == 2
 
 
-def test_stall_bills_long_before_it_answers(caller: Caller) -> None:
-    """A client that gives up on the answer finds the call on the invoice."""
+def test_stall_bills_long_before_it_responds(caller: Caller) -> None:
+    """A client that gives up on the response finds the call on the invoice."""
     caller.emulator.set_faults(["stall:delay_s=30,times=1"])
     with pytest.raises(httpx.ReadTimeout):
-        caller.ask_sample(GOOD, timeout=0.3)
+        caller.send_sample(GOOD, timeout=0.3)
     assert [line["image_url"] for line in caller.emulator.invoice()] == [caller.url(GOOD)]
 
 
-def test_a_stalled_answer_comes_in_the_end(caller: Caller) -> None:
-    """After its delay the answer is the normal one."""
+def test_a_stalled_response_comes_in_the_end(caller: Caller) -> None:
+    """After its delay the response is the normal one."""
     caller.emulator.set_faults(["stall:delay_s=0.1"])
-    answer = caller.ask_sample(GOOD)
-    assert answer.json()["output"]["check_pass"] is True
-    assert answer.elapsed.total_seconds() >= 0.1
+    response = caller.send_sample(GOOD)
+    assert response.json()["output"]["check_pass"] is True
+    assert response.elapsed.total_seconds() >= 0.1
 
 
 def test_connections_are_kept_alive_and_calls_are_quick(caller: Caller) -> None:
@@ -112,8 +112,8 @@ def test_connections_are_kept_alive_and_calls_are_quick(caller: Caller) -> None:
     with httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=1)) as client:
         one = Caller(caller.emulator, client)
         streams = {
-            id(one.ask_sample(GOOD).extensions["network_stream"].get_extra_info("socket")) for _ in range(9)
+            id(one.send_sample(GOOD).extensions["network_stream"].get_extra_info("socket")) for _ in range(9)
         }
-        quickest = min(one.ask_sample(GOOD).elapsed.total_seconds() for _ in range(9))
+        quickest = min(one.send_sample(GOOD).elapsed.total_seconds() for _ in range(9))
     assert len(streams) == 1
     assert quickest < 0.03

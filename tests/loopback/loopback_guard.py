@@ -1,7 +1,7 @@
 """Keeps a Python process on this machine.
 
-Connections beyond loopback and look-ups of other names are refused. What was tried is appended to the file
-named by ``TESTS_BLOCKED_LOG``, so that a test can tell whether anything was.
+Connections beyond loopback and look-ups of other names are refused. Each attempt is appended to the file
+named by ``TESTS_BLOCKED_LOG``, so that a test can check for any.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def _guarded(call: Any) -> Any:
 def _guarded_lookup(call: Any) -> Any:
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
         if not _needs_no_lookup(host):
-            _refuse(f"look up {host!r}")
+            _refuse(f"resolve {host!r}")
         return call(host, *args, **kwargs)
 
     return lookup

@@ -1,0 +1,1 @@
+"""Images: untrusted bytes are decoded in child processes under limits, never in this one."""

@@ -1,0 +1,1 @@
+"""Candidates, queries, object stores, a run's folder, spill files."""

@@ -1,0 +1,1 @@
+"""Pure rules: no clock, no file, no network, nothing that waits."""

@@ -1,0 +1,1 @@
+"""The life of a run: plan, estimate, approval, opening, dispatch, sending, finishing."""
