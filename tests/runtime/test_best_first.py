@@ -321,11 +321,11 @@ async def test_a_source_that_cannot_reach_the_pass_rate_leaves_the_money_to_the_
     tmp_path: Path, s2v_emulator: Emulator
 ) -> None:
     """Its rest is hopeless, also to a later process, whether it was interrupted before or after the stop."""
-    planned = plan_of(tmp_path, s2v_emulator, ["good", "bad", "bad"] * 47, calls=55, segment_column="source")
-    service = TwoSources(6, 48)
+    planned = plan_of(tmp_path, s2v_emulator, ["good", "bad"] * 70, calls=70, segment_column="source")
+    service = TwoSources(6, 60)
     assert not (await in_two_sources(planned, service))[1]
     order = await order_of(planned, service)
-    assert order.height == 141
+    assert order.height == 140
     assert order.sort(audit.position(0, 1)).equals(order)
     known = set(order.drop_nulls("outcome").select("segment", "outcome").iter_rows())
     assert known <= {("good", "passed"), ("bad", "failed")}
@@ -334,14 +334,14 @@ async def test_a_source_that_cannot_reach_the_pass_rate_leaves_the_money_to_the_
     stopped_at = service.of("bad")
     verdicts, hopeless = await in_two_sources(planned, service)
     assert hopeless == {"bad"}
-    assert len(service.sent) == len(set(service.sent)) == 55
+    assert len(service.sent) == len(set(service.sent)) == 70
     assert service.of("bad") == stopped_at <= 40
     left = verdicts.filter(outcome="skipped").select("source", "reason").unique()
     assert set(left.rows()) == {("bad", "hopeless"), ("good", "budget_exhausted")}
     assert 0 < verdicts.filter("audited", source="bad").height <= stopped_at
     facts = gate_rules.read_facts(gate_rules.facts_of(verdicts.lazy(), "source").collect())
     assert [fact.pass_rate for fact in facts[1:]] == [0.0, 1.0]
-    assert facts[0].skipped_share == (47 - service.of("good")) / 141
+    assert facts[0].skipped_share == (70 - service.of("good")) / 140
 
 
 @pytest.mark.ci
