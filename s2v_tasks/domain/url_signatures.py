@@ -76,6 +76,8 @@ def unsigned(host: str, query: str, *, former: bool = False) -> str:
     ``former``: by the rules of the first ledgers, so that the images paid for then are found. Never change
     the results of ``former``.
     """
+    if not query:
+        return query
     items = query[1:].split("&")
     exact = {item.partition("=")[0] for item in items}
     lower = {name.lower() for name in exact}
