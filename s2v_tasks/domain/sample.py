@@ -102,13 +102,14 @@ class SampleResults:
             place.results.settle(place.number, place.hits.get(state))
             self._changed.add(segment)
 
-    def newly_hopeless(self, rate: float) -> dict[str | None, Tally]:
+    def newly_hopeless(self, rate: float, *, as_run: bool = True) -> dict[str | None, Tally]:
         """What can't reach a pass rate, with the results that show it: segments, and None for the run.
 
-        Only those with a result since the last call are evaluated.
+        Only those with a result since the last call are evaluated. ``as_run``: whether the run must reach it
+        as a whole; without, each segment is evaluated alone.
         """
         found = {name: self.segments[name].below(rate) for name in self._changed}
-        if self._changed:
+        if self._changed and as_run:
             found[None] = self.run.below(rate) or found.get(None)
         self._changed.clear()
         return {name: shown for name, shown in found.items() if shown is not None}

@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from s2v_tasks.domain import audit
+from s2v_tasks.domain.passing_segments import PASSING_SEGMENTS
 from s2v_tasks.models import Outcome, Verdict
 from s2v_tasks.runtime.face_check import FaceChecker
 from s2v_tasks.runtime.face_queue import FaceQueue
@@ -150,9 +151,13 @@ class BestFirst:
             self._settled[number] = verdict.outcome.value
 
     async def _stop_hopeless(self) -> None:
-        """Check no more images of segments whose sample shows that they can't reach the gate's pass rate."""
-        state, lowest = self._run.state, self._run.parameters.thresholds.min_pass_rate
-        found = self._queue.results.newly_hopeless(lowest)
+        """Check no more images of segments whose sample shows that they can't reach the gate's pass rate.
+
+        The run stops as a whole where its own sample shows it, unless only passing segments are published.
+        """
+        state, thresholds = self._run.state, self._run.parameters.thresholds
+        lowest, as_run = thresholds.min_pass_rate, thresholds.publish != PASSING_SEGMENTS
+        found = self._queue.results.newly_hopeless(lowest, as_run=as_run)
         if new := found.keys() - state.hopeless:
             await asyncio.to_thread(self._run.partitions.set_hopeless, state.hopeless | new)
             state.hopeless |= new

@@ -40,6 +40,8 @@ def test_an_early_image_is_in_the_runs_results_only_where_the_order_has_it() -> 
     for image in range(30):
         results.add(image, "a", FAILED, to_run=True, to_segment=False)
     assert set(results.newly_hopeless(0.5)) == {"a", None}
+    results.add(30, "a", FAILED, to_run=True, to_segment=True)
+    assert set(results.newly_hopeless(0.5, as_run=False)) == {"a"}
     assert not results.newly_hopeless(0.5)  # nothing has come since
 
 

@@ -274,7 +274,12 @@ class Steady:
 
 
 def plan_of(
-    folder: Path, emulator: Emulator, sources: list[str], calls: int, segment_column: str | None = None
+    folder: Path,
+    emulator: Emulator,
+    sources: list[str],
+    calls: int,
+    segment_column: str | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Plan:
     """A run over images of these sources, all with one clear face; the budget covers so many calls."""
     urls = [f"{emulator.origin}/samples/gen/portrait-{n}.jpg?of={of}" for n, of in enumerate(sources)]
@@ -284,6 +289,7 @@ def plan_of(
         out=str(folder / "out"),
         budget_usd=(calls + 0.5) * 574e-6,
         source=Source(segment_column=segment_column),
+        thresholds=thresholds or Thresholds(),
         screening=Screening(faces="order", allow_private_hosts=True),
         advanced=Advanced(shard_size=20),
     )
@@ -342,6 +348,24 @@ async def test_a_source_that_cannot_reach_the_pass_rate_leaves_the_money_to_the_
     facts = gate_rules.read_facts(gate_rules.facts_of(verdicts.lazy(), "source").collect())
     assert [fact.pass_rate for fact in facts[1:]] == [0.0, 1.0]
     assert facts[0].skipped_share == (70 - service.of("good")) / 140
+
+
+@pytest.mark.ci
+async def test_a_source_that_passes_alone_is_checked_whatever_the_others_do(
+    tmp_path: Path, s2v_emulator: Emulator
+) -> None:
+    """Where only passing segments are published, the pass rate of the run as a whole stops nothing."""
+    sources = [of for n in range(20) for of in ("good", *(f"bad{n % 15 * 3 + small}" for small in range(3)))]
+    found = {}
+    for publish in ("within_budget", "passing_segments"):
+        (folder := tmp_path / publish).mkdir()
+        thresholds = Thresholds(min_pass_rate=0.6, publish=publish)
+        planned = plan_of(folder, s2v_emulator, sources, 100, "source", thresholds)
+        _, hopeless = await in_two_sources(planned, service := TwoSources())
+        found[publish] = hopeless, len(service.sent)
+    assert found["passing_segments"] == (set(), len(sources))
+    assert found["within_budget"][0] == {None}
+    assert found["within_budget"][1] < len(sources)
 
 
 @pytest.mark.ci
