@@ -129,7 +129,10 @@ _REQUEST = (
     r"\brequired\b|\bmust (exist|be provided)\b|\bparameters?\b.*\b(invalid|missing|unknown|check)\b"
     r"|\binput should be\b|\bextra inputs\b|\bjson\b|support (a?synchronous|this model)"
 )
-_SIZE = r"\b(size|resolution|width|height)\b.*(\bnot supported\b|\bdo not meet\b|\bmust be (larg|small))"
+_SIZE = (
+    r"\b(size|resolution|width|height)\b"
+    r".*\b(not supported\b|do not meet\b|must be (larg|small)|too (small|larg|big)|exceed)"
+)
 _MODERATION = r"inspection|inappropriate|moderat|sensitive|green network|comply"
 _IMAGE = r"image|picture|url|decod|format|resolution|size|content.?type|media|file"
 
