@@ -130,7 +130,7 @@ REFUSED_BY_MESSAGE: Final = (
     Fault("InvalidParameter", "image_refused", 400),
     Fault("InvalidParameter/decode", "image_refused", 400),
     Fault("InvalidParameter/format", "image_refused", 400),
-    Fault("InvalidParameter/size", "image_refused", 400),
+    Fault("InvalidParameter/size", "image_size", 400),
     Fault("InvalidParameter/inspection-size", "image_size", 400),
     Fault("InvalidParameter/moderation", "moderated", 400),
     Fault("InvalidParameter/content-type", "image_refused", 400),
