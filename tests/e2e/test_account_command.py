@@ -15,7 +15,7 @@ MAX_CALLS = 8
     ("fault", "message"),
     [
         ("Arrearage:shape=nested", "pay the account's balance"),
-        ("Emulator.Unlisted", "Emulator.Unlisted"),
+        pytest.param("Emulator.Unlisted", "Emulator.Unlisted", marks=pytest.mark.slow),
     ],
 )
 def test_a_refused_account_stops_the_command_and_the_same_one_goes_on(

@@ -47,8 +47,8 @@ def test_an_interrupted_command_stops_in_order_and_continues(
     "number",
     [
         signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.ci),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.ci),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
     ids=lambda number: number.name,
 )
