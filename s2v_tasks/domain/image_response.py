@@ -46,8 +46,10 @@ def is_encoded(headers: Headers) -> bool:
 
 def retry_after_s(status: int, headers: Headers, now: datetime) -> float | None:
     """The pause in seconds that a throttling response asks for, 0 if it names none; None: no throttling."""
+    if status not in (_THROTTLED, _UNAVAILABLE):
+        return None
     value = headers.get("retry-after", "").strip()
-    if status != _THROTTLED and not (status == _UNAVAILABLE and value):
+    if status == _UNAVAILABLE and not value:
         return None
     if _SECONDS.fullmatch(value):
         return float(value)

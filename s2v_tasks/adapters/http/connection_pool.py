@@ -10,16 +10,16 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import aiohttp
-import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from s2v_tasks.adapters.http.dns import Resolver
 from s2v_tasks.adapters.http.fetch_options import FetchOptions
+from s2v_tasks.adapters.http.request_url import Origin, RequestUrl
 from s2v_tasks.domain.dead_links import FetchFailure
 from s2v_tasks.domain.host_backoff import HostBackoff
 from s2v_tasks.domain.ssrf import may_connect
@@ -30,7 +30,6 @@ _MAX_CONNECT_TIMEOUTS: Final = 3  # in a row; then the origin's other images fai
 _DNS_TTL_S: Final = 60.0
 _RECEIVE_BYTES: Final = 65_536  # what a server that ignores Range can send before the connection closes
 _PLACEHOLDER_HOST: Final = "checked.invalid"  # with a literal address, aiohttp would skip the resolver
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
 _MAX_FAILED_LOOKUPS: Final = 8
 _MAX_BACKOFFS: Final = 1000  # hosts whose backoff state is kept
 
@@ -41,19 +40,6 @@ class FetchAborted(Exception):
     def __init__(self, cause: FetchFailure | str) -> None:
         super().__init__(cause)
         self.cause = cause
-
-
-class Origin(NamedTuple):
-    """Scheme, host and port of a URL. Two origins never share a connection, whatever their addresses."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: httpx.URL) -> "Origin":
-        """Return a URL's origin; the host in its ASCII form, without brackets."""
-        return cls(url.scheme, url.raw_host.decode(), url.port or _DEFAULT_PORT[url.scheme])
 
 
 class _CheckedAddresses(AbstractResolver):
@@ -110,9 +96,10 @@ class OriginConnections:
         Raises:
             FetchAborted: The name can't be resolved, or an address or port must not be connected to.
         """
-        async with self._lookup:
-            if self._session is None and self._failure is None:
-                await self._resolve()
+        if self._session is None and self._failure is None:
+            async with self._lookup:
+                if self._session is None and self._failure is None:
+                    await self._resolve()
         if self._failure is not None:
             raise FetchAborted(self._failure)
 
@@ -143,7 +130,7 @@ class OriginConnections:
             if not backoffs[name].interval_s:
                 del backoffs[name]
 
-    async def get(self, url: httpx.URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def get(self, url: RequestUrl, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Send a GET for a URL of this origin. Call ``resolve`` first.
 
         Raises:
@@ -155,11 +142,10 @@ class OriginConnections:
         if self._session is None:
             raise RuntimeError("resolve() comes first")
         scheme, host, port = self.origin
-        path = url.raw_path.decode("ascii")
         try:
             response = await self._session.get(
-                yarl.URL(f"{scheme}://{_PLACEHOLDER_HOST}:{port}{path}", encoded=True),
-                headers={"Host": url.netloc.decode(), **headers},
+                yarl.URL(f"{scheme}://{_PLACEHOLDER_HOST}:{port}{url.target}", encoded=True),
+                headers={"Host": url.authority, **headers},
                 allow_redirects=False,
                 # Names in certificates have no trailing dot.
                 server_hostname=host.removesuffix(".") if scheme == "https" else None,
@@ -234,9 +220,9 @@ class ConnectionPool:
         return may_connect(address, self.options.allow_private_hosts)
 
     @asynccontextmanager
-    async def acquire(self, url: httpx.URL) -> AsyncIterator[OriginConnections]:
+    async def acquire(self, url: RequestUrl) -> AsyncIterator[OriginConnections]:
         """Share the connections of the URL's origin among all fetches that use them now."""
-        origin = Origin.of(url)
+        origin = url.origin
         connections = self._in_use.get(origin) or self._idle.pop(origin, None)
         if connections is None or not connections.is_reusable:
             if connections is not None and not connections.users:

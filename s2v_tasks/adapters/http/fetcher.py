@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
-import httpx
 
 from s2v_tasks.adapters.http.body import copy_body, is_encoded_page
 from s2v_tasks.adapters.http.connection_pool import ConnectionPool, FetchAborted, OriginConnections
-from s2v_tasks.adapters.http.fetch_rules import failure_of, is_malformed, parsed_url, redirect_target
+from s2v_tasks.adapters.http.fetch_rules import failure_of, is_malformed
+from s2v_tasks.adapters.http.request_url import RequestUrl, parsed_url, redirect_target
 from s2v_tasks.domain.dead_links import FetchFailure, check_status, wants_no_range
 from s2v_tasks.domain.fetched import ByteSink, FetchedHeader
 from s2v_tasks.domain.image_header import (
@@ -69,7 +69,7 @@ class Fetch:
         self._by_header: FetchedHeader | None = None
         self._ranged = True
         self._range_resets = False
-        self._url: httpx.URL | None = None
+        self._url: RequestUrl | None = None
         self._redirected = False
 
     async def run(self, *, is_late: bool = False, sink_for: SinkFor | None = None) -> FetchedHeader:
@@ -122,14 +122,14 @@ class Fetch:
         return FetchedHeader(reason="too_many_redirects")
 
     async def _fetch_header(
-        self, connections: OriginConnections, url: httpx.URL
-    ) -> FetchedHeader | httpx.URL:
+        self, connections: OriginConnections, url: RequestUrl
+    ) -> FetchedHeader | RequestUrl:
         """Request as much as the header needs; return the result, or the target of a redirect."""
         self._image.clear()
         self._ranged = not self._range_resets
         end = self._options.first_bytes
         while self._requests_left:
-            result: FetchedHeader | NeedMore | httpx.URL | None = None
+            result: FetchedHeader | NeedMore | RequestUrl | None = None
             try:
                 response = await self._request(connections, url, self._range(end))
                 try:
@@ -153,7 +153,7 @@ class Fetch:
         return self._unknown()
 
     async def _request(
-        self, connections: OriginConnections, url: httpx.URL, more: dict[str, str] | None = None
+        self, connections: OriginConnections, url: RequestUrl, more: dict[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         self._requests_left -= 1
         headers = {"User-Agent": self._options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -171,8 +171,8 @@ class Fetch:
         return headers
 
     async def _read_response(
-        self, connections: OriginConnections, url: httpx.URL, response: aiohttp.ClientResponse, end: int
-    ) -> FetchedHeader | NeedMore | httpx.URL | None:
+        self, connections: OriginConnections, url: RequestUrl, response: aiohttp.ClientResponse, end: int
+    ) -> FetchedHeader | NeedMore | RequestUrl | None:
         """The result of a response, or the target of a redirect; None: send a request without Range."""
         status, headers = response.status, response.headers
         if opted_out(status, headers.getall("x-robots-tag", ())):
@@ -182,7 +182,7 @@ class Fetch:
         if pause_s is not None:
             raise FetchAborted(FetchFailure.THROTTLED)
         if status in _REDIRECTS and "location" in headers:
-            return redirect_target(url, headers["location"])
+            return redirect_target(url, headers["location"]) or FetchedHeader(reason="bad_redirect")
         if status == _NOT_MODIFIED and self._validator and not self._redirected:
             return FetchedHeader(is_unchanged=True)
         verdict = check_status(status)
@@ -278,7 +278,7 @@ class Fetch:
     async def _with_bytes(
         self,
         connections: OriginConnections,
-        url: httpx.URL,
+        url: RequestUrl,
         header: FetchedHeader,
         sink: ByteSink,
         left_s: float,

@@ -95,7 +95,7 @@ class ImageFetcher:
         """Fetch each from its URL; what failed for a transient cause once more after the others."""
         checks = [_ImageCheck(self, image) for image in images]
         results = await self._pass(checks)
-        late = [i for i, result in enumerate(results) if result in LATE_RETRY]
+        late = [i for i, result in enumerate(results) if _may_be_transient(result)]
         for i, result in zip(late, await self._pass([checks[i] for i in late], is_late=True), strict=True):
             results[i] = result
         return results
@@ -180,6 +180,10 @@ class _ImageCheck:
 def _gave_no_image(result: Screened | FetchFailure) -> bool:
     """See `gave_no_image`; a host that throttles this client is not sent more requests."""
     return result is not FetchFailure.THROTTLED if isinstance(result, FetchFailure) else gave_no_image(result)
+
+
+def _may_be_transient(result: Screened | FetchFailure) -> bool:
+    return isinstance(result, FetchFailure) and result in LATE_RETRY
 
 
 def _screened(image: UniqueImage, result: Screened | FetchFailure) -> Screened:
