@@ -60,11 +60,16 @@ WHERE: Final = ("first", "middle", "last")
 
 
 def _cases(steps: Sequence[str], places: Sequence[str], seeds: Sequence[int]) -> Iterator[Any]:
-    """Each step at each place with each seed; the default run takes them in turn, one case a step."""
+    """Each step at each place with each seed: the default run takes one case of each step.
+
+    With --ci each step is taken at every place and with every seed, with --runslow in all combinations.
+    """
     for number, step in enumerate(steps):
-        default = places[number % len(places)], seeds[number % len(seeds)]
+        turns = range(number, number + max(len(places), len(seeds)))
+        default, *more = ((places[turn % len(places)], seeds[turn % len(seeds)]) for turn in turns)
         for case in product(places, seeds):
-            yield pytest.param(step, *case, marks=() if case == default else pytest.mark.ci)
+            marks = () if case == default else pytest.mark.ci if case in more else pytest.mark.slow
+            yield pytest.param(step, *case, marks=marks)
 
 
 CASES: Final = (
