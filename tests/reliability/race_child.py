@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from crash_child import BriskClock
@@ -15,6 +16,7 @@ from s2v_tasks.adapters.database.run_ledger import RunLedger
 from s2v_tasks.adapters.http.detect_client import DetectClient, service_of
 from s2v_tasks.domain.image_url import image_key
 from s2v_tasks.domain.ledger import Scope
+from s2v_tasks.errors import LedgerUnavailable
 from s2v_tasks.models import WAN22_S2V_DETECT, UniqueImage
 from s2v_tasks.runtime.engine import Engine
 from s2v_tasks.settings import Credentials
@@ -29,7 +31,10 @@ def run(job: Job) -> None:
     logging.disable(logging.WARNING)
     points = CrashPoints(job["step"], job["occurrence"])
     points.watch_ledger()
-    counts = asyncio.run(_check(job, points))
+    counts = None
+    while counts is None:  # on a busy machine eight processes may wait too long for one lock
+        with suppress(LedgerUnavailable):  # it says "run the same command again"
+            counts = asyncio.run(_check(job, points))
     Path(job["report"]).write_text(" ".join(f"{n} {outcome}" for outcome, n in counts.items()), "utf-8")
 
 
@@ -48,7 +53,10 @@ async def _check(job: Job, points: CrashPoints) -> Counter[str]:
         verdicts = await engine.check_images([UniqueImage(image_key(url), url) for url in job["urls"]])
         await engine.finish()
         beating.cancel()
-        assert engine.stopped is None, engine.stopped
+        if engine.stopped is not None:
+            with suppress(LedgerUnavailable):
+                await lease.close("stopped")
+            raise engine.stopped
         await lease.close("published")
     return Counter(verdict.outcome.value for verdict in verdicts)
 

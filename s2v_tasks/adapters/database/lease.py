@@ -18,6 +18,9 @@ from s2v_tasks.settings import OnLostResponse
 HEARTBEAT_S: Final = 2.0
 DEAD_AFTER_S: Final = 15.0
 
+_held: Final[set[str]] = set()
+"""The tokens of this process that it has not let go of: it may do so while the database is unavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseOwner:
@@ -31,18 +34,26 @@ class LeaseOwner:
     @classmethod
     def current(cls) -> "LeaseOwner":
         """This process, for a new lease."""
-        return cls(secrets.token_hex(8), _host(), os.getpid(), _start(psutil.Process()))
+        owner = cls(secrets.token_hex(8), _host(), os.getpid(), _start(psutil.Process()))
+        _held.add(owner.token)
+        return owner
+
+    def let_go(self) -> None:
+        """Work no more under this lease, whether or not the database could store its end."""
+        _held.discard(self.token)
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended; False for one on another host."""
+        """Whether the process is known to have ended, or let go of the lease; False on another host."""
         if self.host != _host():
             return False
         try:
             process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or _start(process) != self.process_start
+            if process.status() == psutil.STATUS_ZOMBIE or _start(process) != self.process_start:
+                return True
         except psutil.NoSuchProcess:
             return True
+        return self.pid == os.getpid() and self.token not in _held
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,11 @@ class Ledger:
             UsageError: A living process holds this run, or the ledger was upgraded since it was opened.
         """
         lease = Lease(run_id, LeaseOwner.current(), budget, scope, on_lost_response)
-        await self._leases.take(lease, cap_images)
+        try:
+            await self._leases.take(lease, cap_images)
+        except BaseException:
+            lease.owner.let_go()
+            raise
         return RunLedger(lease, self._reader, self._leases, self._rate_limits, self._attempts)
 
     async def image_statuses(self, scope: Scope, image_keys: Sequence[str]) -> dict[str, ImageStatus]:

@@ -137,5 +137,11 @@ class RunLedger:
         await self._leases.renew(self._lease)
 
     async def close(self, status: str) -> None:
-        """Give the lease back with the run's final status."""
-        await self._leases.release(self._lease, status)
+        """Give the lease back with the run's final status.
+
+        This process may take it again at once, even if the database can't store that.
+        """
+        try:
+            await self._leases.release(self._lease, status)
+        finally:
+            self._lease.owner.let_go()

@@ -3,6 +3,8 @@
 # ruff: noqa: S608 - statements are put together from this file's own words
 
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import asyncpg
@@ -24,11 +26,27 @@ from ledger_cases import (
     working,
 )
 
+from s2v_tasks.adapters.clock import SystemClock
 from s2v_tasks.adapters.database.ledger import Ledger
 from s2v_tasks.domain.detect import DetectResponse
 from s2v_tasks.domain.ledger import Busy, NotReserved, OutOfBudget, Reserved, State
-from s2v_tasks.errors import LeaseLost, UsageError
+from s2v_tasks.errors import LeaseLost, LedgerUnavailable, UsageError
 from s2v_tasks.models import Outcome
+
+
+@asynccontextmanager
+async def locked(backend: Any) -> AsyncIterator[None]:
+    """No other connection can write to the database."""
+    if backend.is_sqlite:
+        with closing(sqlite3.connect(backend.url.removeprefix("sqlite:///"), isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+    else:
+        connection = await asyncpg.connect(backend.url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+            yield
+        await connection.close()
 
 
 async def test_an_image_under_way_in_another_living_run_is_busy(ledger: Ledger, backend: Any) -> None:
@@ -114,6 +132,21 @@ async def test_a_run_held_by_a_living_process_can_not_be_opened(ledger: Ledger, 
         assert str(worker.process.pid) in str(caught.value)
         await worker.kill()
     await opened(ledger, "held")
+
+
+async def test_a_run_that_could_not_store_its_end_is_continued_by_its_process_at_once(
+    ledger: Ledger, backend: Any
+) -> None:
+    """As when a flow is retried in its process, after a stop because the database was unavailable."""
+    async with Ledger(backend.url, SystemClock()) as other:
+        lease = await opened(other)
+        await reserved(lease)
+        async with locked(backend):
+            other.end_waits_within(0.2)
+            with pytest.raises(LedgerUnavailable):
+                await lease.close("stopped")
+    await reserved(await opened(ledger))
+    assert await states(backend) == ["unknown", "reserved"]
 
 
 async def test_a_continued_run_counts_its_earlier_processes_calls_as_lost(
