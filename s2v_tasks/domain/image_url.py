@@ -21,7 +21,7 @@ MAY_HAVE_FORMER_KEY: Final = rf"{CHANGED}|[^ -~]"
 """Pattern of the URLs whose former normal form may differ from today's; for polars."""
 
 _KEY_OR_REASON: Final = pl.Struct({"image_key": pl.String, "reason": pl.String})
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+DEFAULT_PORT: Final = {"http": 80, "https": 443}
 # Lone surrogates can't be encoded; they never come out of polars, but may out of other callers.
 _BAD_CHARACTERS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # ASCII: without it "\u017f" (long s) counts as "s" and the Kelvin sign as "k".
@@ -89,7 +89,7 @@ def normal_form(url: str, *, former: bool = False, signed: bool = False) -> str:
     host = host.lower() if former or host.isascii() else _lower_ascii(host)
     query = parts["query"] or ""
     query = query if signed else unsigned(host, query, former=former)
-    if port and int(port) != _DEFAULT_PORT[scheme]:
+    if port and int(port) != DEFAULT_PORT[scheme]:
         host = f"{host}:{int(port)}"
     return f"{scheme}://{host}{parts['path']}{query}"
 

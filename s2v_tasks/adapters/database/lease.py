@@ -19,7 +19,7 @@ HEARTBEAT_S: Final = 2.0
 DEAD_AFTER_S: Final = 15.0
 
 _held: Final[set[str]] = set()
-"""The tokens of this process that it has not let go of: it may do so while the database is unavailable."""
+"""The tokens of the leases under which this process works. The database has more if an end was not stored."""
 
 
 @dataclass(frozen=True, slots=True)

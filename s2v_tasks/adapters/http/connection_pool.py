@@ -96,10 +96,9 @@ class OriginConnections:
         Raises:
             FetchAborted: The name can't be resolved, or an address or port must not be connected to.
         """
-        if self._session is None and self._failure is None:
-            async with self._lookup:
-                if self._session is None and self._failure is None:
-                    await self._resolve()
+        async with self._lookup:
+            if self._session is None and self._failure is None:
+                await self._resolve()
         if self._failure is not None:
             raise FetchAborted(self._failure)
 

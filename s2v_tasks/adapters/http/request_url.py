@@ -6,11 +6,10 @@ from typing import Final, NamedTuple
 
 import httpx
 
-from s2v_tasks.domain.image_url import url_rejection_reason
+from s2v_tasks.domain.image_url import DEFAULT_PORT, url_rejection_reason
 
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
-# What most URLs are: an origin, and a path and query that the parser leaves as they are. Parsing a whole URL
-# takes a thirtieth of what the screening of an image takes.
+# What most URLs are: an origin, and a path and query that the parser leaves as they are. Parsing the
+# whole URL would be 7 % of the CPU time of screening an image.
 _PLAIN: Final = re.compile(
     r"(https?://[a-z0-9.:-]+)((?:/(?!\.)[\w~!$&()*+,;=:@.-]*)+(?:\?[\w~!$&()*+,;=:@./?-]*)?)", re.ASCII
 )
@@ -61,7 +60,7 @@ def _parsed(text: str, base: RequestUrl | None) -> RequestUrl | None:
     # The limit on length is the detector's, and the detector never gets a redirect's target.
     if url_rejection_reason(str(url)) not in (None, "url_too_long"):
         return None
-    origin = Origin(url.scheme, url.raw_host.decode(), url.port or _DEFAULT_PORT[url.scheme])
+    origin = Origin(url.scheme, url.raw_host.decode(), url.port or DEFAULT_PORT[url.scheme])
     return RequestUrl(origin, url.netloc.decode(), url.raw_path.decode("ascii"))
 
 

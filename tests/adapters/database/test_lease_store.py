@@ -43,10 +43,12 @@ async def locked(backend: Any) -> AsyncIterator[None]:
             yield
     else:
         connection = await asyncpg.connect(backend.url)
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
-            yield
-        await connection.close()
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+                yield
+        finally:
+            await connection.close()
 
 
 async def test_an_image_under_way_in_another_living_run_is_busy(ledger: Ledger, backend: Any) -> None:
