@@ -121,7 +121,7 @@ async def measured(args: argparse.Namespace, folder: Path, mode: str) -> dict[st
     from pydantic import SecretStr
 
     from s2v_tasks import tasks
-    from s2v_tasks.domain.detect import DetectResponse, Request, parse_response
+    from s2v_tasks.domain.detect import DetectResponse, parse_response
     from s2v_tasks.models import WAN22_S2V_DETECT
     from s2v_tasks.runtime.dispatch import process_shards
     from s2v_tasks.runtime.lifecycle import open_run
@@ -131,7 +131,7 @@ async def measured(args: argparse.Namespace, folder: Path, mode: str) -> dict[st
     from s2v_tasks.settings import Credentials
 
     class Service:
-        async def send(self, request: Request) -> DetectResponse:  # noqa: ARG002  (the signature of a client)
+        async def send(self, *call: object) -> DetectResponse:  # noqa: ARG002  (the signature of a client)
             return parse_response(WAN22_S2V_DETECT, 200, {}, PASSED)
 
     class Rate:

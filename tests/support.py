@@ -78,8 +78,9 @@ class Scripted:
         self._clock = clock
         self._script = script
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: Callable[[], None]) -> DetectResponse:
         """Respond to the n-th call."""
+        on_written()
         self.sent_s.append(self._clock.monotonic())
         self.urls.append(request.body.decode())
         return self._script(len(self.sent_s) - 1, self.urls[-1])

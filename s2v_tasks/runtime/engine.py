@@ -44,8 +44,8 @@ FIRST_PAUSE_S: Final = FIRST_PAUSE_US / SECOND_US
 class Client(Protocol):
     """What makes the call: `s2v_tasks.adapters.http.detect_client.DetectClient`."""
 
-    async def send(self, request: Request) -> DetectResponse:
-        """Make one call; never raises for a failed one."""
+    async def send(self, request: Request, on_written: Callable[[], None]) -> DetectResponse:
+        """Make one call; never raises for a failed one. ``on_written``: called once it is on its way."""
         ...
 
 
@@ -183,7 +183,8 @@ class Engine:
     async def _call(self, image: UniqueImage, reserved: Reserved) -> DetectResponse:
         """Send, settle the response, and let it act on the run."""
         self.stats.count_sent(self._clock.monotonic())
-        response = await self._client.send(build_request(self._ledger.scope.detector, image.url))
+        request = build_request(self._ledger.scope.detector, image.url)
+        response = await self._client.send(request, self._scheduler.written.note)
         if response.kind is Kind.THROTTLED:  # at once, while the shared row is being written
             self._scheduler.paused_until_s = self._clock.monotonic() + FIRST_PAUSE_S
         try:

@@ -34,6 +34,7 @@ MAX_BYTES: Final = 4_194_304
 """Of a file; the faces of a larger one stay unknown."""
 AT_ONCE: Final = 16
 """Files in memory."""
+MAX_CHILDREN: Final = 2
 RULES: Final = f"{face_detector.MODEL_SHA256[:16]} 1"
 """The model, and the version of the rules by which faces are found and counted; see `HeaderCache`."""
 
@@ -57,9 +58,14 @@ def check_model(path: Path | None) -> None:
 
 
 class FaceChecker:
-    """Checks the faces of images that the cache doesn't hold; an async context manager."""
+    """Checks the faces of images that the cache doesn't hold; an async context manager.
 
-    def __init__(self, screening: ScreenOptions, cache: HeaderCache | None) -> None:
+    ``children``: processes that find faces.
+    """
+
+    def __init__(
+        self, screening: ScreenOptions, cache: HeaderCache | None, children: int = MAX_CHILDREN
+    ) -> None:
         self._screening, self._cache = screening, cache
         fetch = FetchOptions(
             screening.allow_private_hosts,
@@ -68,7 +74,7 @@ class FaceChecker:
             user_agent=user_agent(Environment().user_agent_contact),
         )
         self._fetcher = ImageFetcher(fetch, WAN22_S2V_DETECT)
-        self._pool = DecoderPool(program=Path(face_detector.__file__))
+        self._pool = DecoderPool(size=children, program=Path(face_detector.__file__))
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._stack = AsyncExitStack()
 

@@ -30,6 +30,7 @@ from s2v_tasks.errors import RunStopped
 from s2v_tasks.models import UniqueImage, Verdict
 from s2v_tasks.runtime.circuit_breaker import CircuitBreaker
 from s2v_tasks.runtime.stop_signal import StopSignal
+from s2v_tasks.runtime.written_calls import WrittenCalls
 
 _log = logging.getLogger(__name__)
 LATE_S: Final = 0.008
@@ -98,6 +99,7 @@ class SendScheduler:
     ) -> None:
         self.budget_exhausted = False
         self.paused_until_s = clock.monotonic()
+        self.written = WrittenCalls(clock)
         self._ledger = ledger
         self._clock = clock
         self._stop = stop
@@ -143,7 +145,8 @@ class SendScheduler:
             while self._reserving >= max(1, round(self._ahead_s * self._rate_per_s())):
                 self._slot_freed.clear()
                 await self._slot_freed.wait()
-            await self._backoff()
+            if self._breaker.backoff_s:  # ever more rarely while the service keeps failing
+                await self._stop.sleep(self._breaker.backoff_s)
             rate_per_s = await self._allowed_rate()
             await self._limit_in_flight(rate_per_s)
             if self._reserve_delay_s and not self.budget_exhausted:
@@ -184,11 +187,6 @@ class SendScheduler:
         own = self._order.rank(image)
         return any(self._order.rank(waiter.image) < own for waiter in self._waiters)
 
-    async def _backoff(self) -> None:
-        """Send ever more rarely while the service keeps failing."""
-        if self._breaker.backoff_s:
-            await self._stop.sleep(self._breaker.backoff_s)
-
     async def _allowed_rate(self) -> float:
         """The account's rate, waiting while it is 0: the operator's way to pause."""
         while (rate_per_s := self._rate_per_s()) <= 0 and not self._stop.error:
@@ -222,7 +220,7 @@ class SendScheduler:
                     case Reserved():
                         self._tune_reserve_delay(result.at_s - self._clock.monotonic(), rate_per_s)
                         try:
-                            return await self._send_at(image, call, result)
+                            return await self._send_at(image, call, result, rate_per_s)
                         except asyncio.CancelledError:
                             await self._ledger.release(result)
                             raise
@@ -236,7 +234,9 @@ class SendScheduler:
             self._stop.set(error)
         return NotSent(skipped_verdict(key, RUN_STOPPED if self._stop.error else BUDGET_EXHAUSTED))
 
-    async def _send_at(self, image: UniqueImage, call: Call, reserved: Reserved) -> Sent | NotSent | None:
+    async def _send_at(
+        self, image: UniqueImage, call: Call, reserved: Reserved, rate_per_s: float
+    ) -> Sent | NotSent | None:
         """Wait for the reserved send time and send.
 
         If the run stops first, or an image that goes before this one has come, the reservation is released.
@@ -244,6 +244,8 @@ class SendScheduler:
         lead_s = max(LATE_S, self._commit_s)
         while True:
             await self._stop.sleep(reserved.at_s - self._clock.monotonic())
+            if (too_early_s := self.written.next_s(rate_per_s) - self._clock.monotonic()) > 0:
+                await self._stop.sleep(too_early_s)
             if self._stop.error or self._must_yield(image):
                 await self._ledger.release(reserved)
                 stopped = skipped_verdict(image.image_key, RUN_STOPPED)
@@ -252,9 +254,9 @@ class SendScheduler:
             if self._rate_per_s() > 0 and now_s - reserved.at_s <= LATE_S and now_s >= self.paused_until_s:
                 break
             lead_s = min(2 * lead_s, MAX_LEAD_S)
-            allowed_per_s = await self._allowed_rate()
+            rate_per_s = await self._allowed_rate()
             with self._timing_commit():
-                reserved = await self._ledger.postpone(reserved, allowed_per_s, lead_s)
+                reserved = await self._ledger.postpone(reserved, rate_per_s, lead_s)
         # Nothing is awaited between the send time and the send.
         task = asyncio.create_task(call(image, reserved))
         self._in_flight.add(task)

@@ -68,8 +68,8 @@ class BeatingClient(WatchedClient):
 
     run: RunContext
 
-    async def send(self, request: Any) -> Any:
-        response = await super().send(request)
+    async def send(self, *call: Any) -> Any:
+        response = await super().send(*call)
         if self._points.counts["call:responded"] % BEAT_EVERY == 0:
             await self.run.ledger.heartbeat()
         return response

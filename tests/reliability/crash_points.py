@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,11 @@ class WatchedClient:
         self._points = points
         self._sends = os.open(sends, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: Callable[[], None]) -> DetectResponse:
         """Make one call."""
         self._points.reach("call:leaving")
         os.write(self._sends, request.body + b"\n")
-        call = asyncio.ensure_future(self._client.send(request))
+        call = asyncio.ensure_future(self._client.send(request, on_written))
         await asyncio.wait({call}, timeout=0.002)
         self._points.reach("call:under_way")
         response = await call

@@ -72,7 +72,7 @@ class Service:
         self.sent_urls.clear()
         self._lose, self._hold_after, self._refuse_after, self._down = lose, hold_after, refuse_after, down
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         url = json.loads(request.body)["input"]["image_url"]
         self.sent += 1

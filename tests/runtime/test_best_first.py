@@ -61,7 +61,7 @@ class Service:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         self.sent.append(json.loads(request.body)["input"]["image_url"])
         return PASSED if "portrait" in self.sent[-1] else FAILED
@@ -254,7 +254,7 @@ class TwoSources:
         self.run: RunContext | None = None
         self._interrupted_at = interrupted_at
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         self.sent.append(json.loads(request.body)["input"]["image_url"])
         if len(self.sent) in self._interrupted_at and self.run is not None:

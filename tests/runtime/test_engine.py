@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -86,6 +86,30 @@ async def test_calls_are_sent_evenly_and_never_six_in_a_second(harness: EngineHa
     gaps = [b - a for a, b in zip(service.sent_s, service.sent_s[1:], strict=False)]
     assert min(gaps[1:]) >= 0.2
     assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.202, abs=0.001)
+
+
+@pytest.mark.parametrize(("late_s", "longest_gap_s"), [(0.004, 0.21), (0.012, 0.22), (0.3, 0.72)])
+async def test_what_follows_a_call_that_was_written_late_keeps_its_distance(
+    harness: EngineHarness, late_s: float, longest_gap_s: float
+) -> None:
+    """A busy loop or a new connection: as written, too, five calls a second, and no more time is lost."""
+    written_s: list[float] = []
+
+    class Late:
+        sent = 0
+
+        async def send(self, request: Request, on_written: Callable[[], None]) -> DetectResponse:
+            self.sent += 1
+            if self.sent % 7 == 0:
+                await harness.clock.sleep(late_s)
+            written_s.append(harness.clock.monotonic())
+            on_written()
+            return PASSED
+
+    await harness.engine(await harness.lease("a"), Late()).check_images(make_images(60))
+    written_s.sort()
+    assert min(b - a for a, b in zip(written_s, written_s[5:], strict=False)) >= 1.0
+    assert max(b - a for a, b in itertools.pairwise(written_s)) < longest_gap_s
 
 
 @pytest.mark.parametrize("late_s", [0.15, 3600.0])
@@ -309,7 +333,7 @@ async def test_a_stalled_service_does_not_pile_up_calls(harness: EngineHarness) 
     class Stalled:
         sent = 0
 
-        async def send(self, request: Request) -> DetectResponse:
+        async def send(self, request: Request, on_written: object) -> DetectResponse:
             self.sent += 1
             await come_back.wait()
             return PASSED

@@ -138,7 +138,7 @@ class Host:
 class Service:
     """All pass."""
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         return PASSED
 

@@ -49,7 +49,7 @@ class Service:
         self.run: RunContext | None = None
         self._interrupted_at = interrupted_at
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         self.sent.append(json.loads(request.body)["input"]["image_url"])
         if len(self.sent) == self._interrupted_at and self.run is not None:

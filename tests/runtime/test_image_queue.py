@@ -41,7 +41,7 @@ class Rate:
 class NoService:
     """A client that is never used."""
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         raise AssertionError(request)
 
 

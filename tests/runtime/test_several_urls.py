@@ -61,7 +61,7 @@ class Service:
         self.sent: list[str] = []
         self._respond = response
 
-    async def send(self, request: Request) -> DetectResponse:
+    async def send(self, request: Request, on_written: object) -> DetectResponse:
         """Respond to a call."""
         self.sent.append(json.loads(request.body)["input"]["image_url"])
         return self._respond(self.sent[-1])

@@ -4,8 +4,9 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,6 +19,8 @@ RESPONSE_TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 10.0
 MIN_KEY_BYTES: Final = 8
 MAX_RESPONSE_BYTES: Final = 1_048_576
+_HEAD_WRITTEN: Final = "http11.send_request_body.started"
+"""The event of httpx's trace when the head of a request is written, and its body is next."""
 _VENDOR: Final = ".aliyuncs.com"
 _NOT_SENT: Final = (
     httpx.ConnectError,
@@ -86,13 +89,22 @@ class DetectClient:
         except httpx.HTTPError:
             return
 
-    async def send(self, request: Request) -> DetectResponse:
-        """Send one call and parse its response; a call without a response gives a ``lost_response``."""
+    async def send(self, request: Request, on_written: Callable[[], None] = lambda: None) -> DetectResponse:
+        """Send one call and parse its response; a call without a response gives a ``lost_response``.
+
+        ``on_written``: called once the request is written to the network.
+        """
         response, body = None, b""
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            if event == _HEAD_WRITTEN and info["request"].method == b"POST":  # not a proxy's CONNECT
+                on_written()
+
+        url, extensions = self._base_url + request.path, {"trace": trace}
         try:
             async with (
                 asyncio.timeout(self._response_timeout_s + CONNECT_TIMEOUT_S),  # for slow bodies
-                self._http.stream("POST", self._base_url + request.path, content=request.body) as response,
+                self._http.stream("POST", url, content=request.body, extensions=extensions) as response,
             ):
                 async for chunk in response.aiter_bytes():
                     body += chunk

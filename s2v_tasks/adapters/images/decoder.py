@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -35,6 +36,7 @@ LOADED: Final = (
 """Loaded before the limits: afterwards no file can be opened."""
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SIDE_PX: Final = 160
+_NICE: Final = 10
 _BACKGROUND: Final = (255, 255, 255)
 _QUALITY: Final = 80
 _ORIENTATION: Final = 0x0112
@@ -153,7 +155,9 @@ def _restrict(memory_bytes: int) -> None:
 
     macOS keeps no limit on memory: the limits on pixels and time are all there.
     """
-    os.nice(10)
+    os.nice(_NICE)
+    with suppress(OSError):  # on Linux, priorities of different sessions are compared by this one instead
+        Path("/proc/self/autogroup").write_text(str(_NICE), "ascii")
     limits = dict.fromkeys((resource.RLIMIT_CORE, resource.RLIMIT_FSIZE), 0)
     limits[resource.RLIMIT_NOFILE] = 3
     if sys.platform == "linux":

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -191,6 +192,26 @@ async def test_a_response_that_does_not_come_may_have_cost() -> None:
         "response_lost",
     )
     assert response.message == "no response (ReadTimeout)"
+
+
+async def test_the_caller_learns_when_a_call_is_written() -> None:
+    """Once, before the response; the request that opens a proxy's tunnel is no call."""
+    at: list[str] = []
+    async with serving(http()) as service, client_of(service.base_url) as client:
+        await client.send(CALL, lambda: at.append(f"written, {len(service.requests)} received"))
+    assert at == ["written, 0 received"]
+
+    async def open_and_close(writer: Write) -> None:
+        await http(200, b"")(writer)
+        await hang_up(writer)
+
+    async with serving(open_and_close) as proxy:
+        transport = httpx.AsyncHTTPTransport(proxy=proxy.base_url.removesuffix("/api/v1"))
+        client = DetectClient(access("https://host.example/api/v1"), WAN22_S2V_DETECT, transport)
+        async with client:
+            await client.send(CALL, lambda: at.append("written"))
+    assert proxy.requests[0].method == "CONNECT"
+    assert len(at) == 1
 
 
 async def test_a_refused_connection_costs_nothing() -> None:
