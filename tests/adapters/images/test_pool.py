@@ -180,6 +180,12 @@ async def test_a_killed_child_is_a_value_and_is_replaced() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process may do")
+def session_nice(process: psutil.Process) -> int | None:
+    """The nice value of a process's session, by which Linux compares sessions; None: this kernel has none."""
+    autogroup = Path(f"/proc/{process.pid}/autogroup")
+    return int(autogroup.read_text("ascii").split()[-1]) if autogroup.exists() else None
+
+
 async def test_a_child_has_no_secret_and_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key in its environment, no core dump, no file, no socket, bounded memory, and a low priority."""
     monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-secret")
@@ -191,6 +197,7 @@ async def test_a_child_has_no_secret_and_no_way_out(monkeypatch: pytest.MonkeyPa
         assert set(environment) <= {"PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LC_CTYPE"}
         assert "secret" not in str(environment)
         assert child.nice() >= 10
+        assert session_nice(child) in (None, 10)
         for limit, most in ((psutil.RLIMIT_CORE, 0), (psutil.RLIMIT_FSIZE, 0), (psutil.RLIMIT_NOFILE, 3)):
             assert child.rlimit(limit) == (most, most)
         assert 0 < child.rlimit(psutil.RLIMIT_AS)[0] < 2**31
