@@ -5,16 +5,11 @@ from typing import Final
 
 from s2v_tasks.errors import RunStopped
 from s2v_tasks.runtime.best_first import BestFirst
-from s2v_tasks.runtime.face_check import MAX_CHILDREN, FaceChecker
+from s2v_tasks.runtime.face_check import FaceChecker
 from s2v_tasks.runtime.image_queue import Shard
 from s2v_tasks.runtime.run_context import RunContext
 from s2v_tasks.runtime.stages import Stage, check_images, screen_shard
 
-CALLS_OF_ONE_CHILD: Final = 5
-"""Calls a second that one process that finds faces keeps ahead of: it examines 15 to 40 images a second.
-
-A second one would take the cores from what sends on time.
-"""
 CHECKED_AT_ONCE: Final = 6
 """Shards: several, so that the slow tail of one (a late retry waits a minute) leaves no send time unused."""
 
@@ -46,8 +41,8 @@ async def process_shards(run: RunContext, screen: Stage | None, detect: Stage) -
 
 
 async def _process_best_first(run: RunContext, screen: Stage, detect: Stage) -> None:
-    children = 1 if run.rate_limit.rate_per_s <= CALLS_OF_ONE_CHILD else MAX_CHILDREN
-    async with FaceChecker(run.screener.screening, run.screener.headers, children) as checker:
+    screener, rate_per_s = run.screener, run.rate_limit.rate_per_s
+    async with FaceChecker(screener.screening, screener.headers, rate_per_s) as checker:
         await BestFirst(run, screen, detect, checker).process()
 
 

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import astuple
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -34,7 +35,11 @@ MAX_BYTES: Final = 4_194_304
 """Of a file; the faces of a larger one stay unknown."""
 AT_ONCE: Final = 16
 """Files in memory."""
-MAX_CHILDREN: Final = 2
+CALLS_OF_ONE_CHILD: Final = 5.0
+"""Calls a second that one process that finds faces keeps ahead of: on a busy machine it examines 15 images.
+
+A second one would take the cores from what sends on time.
+"""
 RULES: Final = f"{face_detector.MODEL_SHA256[:16]} 1"
 """The model, and the version of the rules by which faces are found and counted; see `HeaderCache`."""
 
@@ -60,12 +65,10 @@ def check_model(path: Path | None) -> None:
 class FaceChecker:
     """Checks the faces of images that the cache doesn't hold; an async context manager.
 
-    ``children``: processes that find faces.
+    ``rate_per_s``: of the calls that are sent meanwhile; infinity if speed is all that counts.
     """
 
-    def __init__(
-        self, screening: ScreenOptions, cache: HeaderCache | None, children: int = MAX_CHILDREN
-    ) -> None:
+    def __init__(self, screening: ScreenOptions, cache: HeaderCache | None, rate_per_s: float = inf) -> None:
         self._screening, self._cache = screening, cache
         fetch = FetchOptions(
             screening.allow_private_hosts,
@@ -74,6 +77,7 @@ class FaceChecker:
             user_agent=user_agent(Environment().user_agent_contact),
         )
         self._fetcher = ImageFetcher(fetch, WAN22_S2V_DETECT)
+        children = 1 if rate_per_s <= CALLS_OF_ONE_CHILD else 2
         self._pool = DecoderPool(size=children, program=Path(face_detector.__file__))
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._stack = AsyncExitStack()

@@ -8,6 +8,7 @@ from s2v_tasks.adapters.clock import Clock
 from s2v_tasks.domain.rate_limit import BASE_MARGIN_PPM
 
 _REMEMBERED: Final = 1_000
+"""Calls; at a higher rate than so many a second nothing is delayed."""
 _MARGIN: Final = BASE_MARGIN_PPM / 1e6 / 2
 """Half of that of the send times: a call that was written in time delays none."""
 

@@ -6,10 +6,12 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 from PIL import Image
 from prefect.logging import disable_run_logger
@@ -225,6 +227,17 @@ async def test_a_file_is_decoded_again_when_its_etag_changed_or_its_header_expir
         assert await fetched_with(replace(header, validator='"v2"')) == 1
         assert await fetched_with(replace(header, validator='"v2"')) == 0
         assert await fetched_with(replace(header, validator='"v2"'), hours_old=25) == 1
+
+
+@pytest.mark.parametrize(("rate_per_s", "processes"), [(0.0, 1), (5.0, 1), (6.0, 2), (inf, 2)])
+async def test_at_the_usual_rate_a_core_is_left_to_send(rate_per_s: float, processes: int) -> None:
+    """Faces are found by one process; by two where more calls are sent, or none."""
+    checker = FaceChecker(ScreenOptions.of(PRIVATE), None, rate_per_s)
+    async with serving(Host(SEEN).respond) as server, checker:
+        urls = [server.url(path.replace(" ", "%20"), host="127.0.0.1") for path in SEEN]
+        await checker.check(pl.DataFrame({"image_key": urls, "url": urls}))
+        found = [child for child in psutil.Process().children() if "face_detector.py" in str(child.cmdline())]
+    assert len(found) == processes
 
 
 async def test_the_estimate_of_a_run_goes_by_faces_that_are_cached(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class DetectClient:
     async def send(self, request: Request, on_written: Callable[[], None] = lambda: None) -> DetectResponse:
         """Send one call and parse its response; a call without a response gives a ``lost_response``.
 
-        ``on_written``: called once the request is written to the network.
+        ``on_written``: called when the request is written to the network.
         """
         response, body = None, b""
 

@@ -32,6 +32,12 @@ def decoders() -> list[psutil.Process]:
     return found
 
 
+def session_nice(process: psutil.Process) -> int | None:
+    """The nice value of a process's session, by which Linux compares sessions; None: this kernel has none."""
+    autogroup = Path(f"/proc/{process.pid}/autogroup")
+    return int(autogroup.read_text("ascii").split()[-1]) if autogroup.exists() else None
+
+
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     """The file of an image."""
     file = io.BytesIO()
@@ -180,12 +186,6 @@ async def test_a_killed_child_is_a_value_and_is_replaced() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process may do")
-def session_nice(process: psutil.Process) -> int | None:
-    """The nice value of a process's session, by which Linux compares sessions; None: this kernel has none."""
-    autogroup = Path(f"/proc/{process.pid}/autogroup")
-    return int(autogroup.read_text("ascii").split()[-1]) if autogroup.exists() else None
-
-
 async def test_a_child_has_no_secret_and_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key in its environment, no core dump, no file, no socket, bounded memory, and a low priority."""
     monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-secret")
